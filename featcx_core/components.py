@@ -1,0 +1,210 @@
+"""Components in Parquet: extracted in a stream, read back in batches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from featcx_core.errors import InputError
+from featcx_core.seeds import generator
+
+Forward = Callable[[Tensor], Tensor]
+ROW_GROUP_BYTES = 16 << 20
+ROUNDING = {"float32": 2.0**-20, "float16": 2.0**-9}
+
+
+def column_name(order: int) -> str:
+    """The column of the component of this order."""
+    return f"c_{order:03d}"
+
+
+class ComponentTable:
+    """One split's components: n rows of L components and a residual, each (C, H, W), with sample numbers and labels.
+
+    Attributes:
+        orders: complexity orders, rising, one a component.
+        shape: (C, H, W).
+    """
+
+    def __init__(self, orders: Sequence[int], shape: tuple[int, int, int], rows: int, source: Any) -> None:
+        self.orders, self.shape, self._rows, self._source = tuple(orders), shape, rows, source
+
+    @staticmethod
+    def open(path: str | Path) -> ComponentTable:
+        """The table in a folder of `part-*.parquet` files.
+
+        Raises:
+            InputError: when there are none or they cannot be read.
+        """
+        parts = sorted(Path(path).glob("part-*.parquet"))
+        if not parts:
+            raise InputError(f"There are no part-*.parquet files in {path}; give one split's folder of a components artifact.")
+        try:
+            meta = json.loads(pq.read_schema(parts[0]).metadata[b"featcx"])
+            rows = sum(pq.read_metadata(part).num_rows for part in parts)
+        except (pa.ArrowException, OSError, KeyError, TypeError) as error:
+            raise InputError(f"{parts[0]} is no components file of featcx, or damaged ({error}).") from error
+        return ComponentTable(meta["orders"], tuple(meta["shape"]), rows, parts)
+
+    @staticmethod
+    def from_tensors(
+        components: Tensor, residual: Tensor, labels: Tensor, orders: Sequence[int] | None = None
+    ) -> ComponentTable:
+        """The same in memory: components (n, L, C, H, W), residual (n, C, H, W), labels (n,); orders 4, 7, 13, … if None."""
+        n, players = components.shape[:2]
+        if orders is None:
+            orders = [3 * 2**i + 1 for i in range(players)]
+        if residual.shape != components[:, 0].shape or labels.shape != (n,) or len(orders) != players:
+            raise InputError("components (n, L, C, H, W), residual (n, C, H, W), labels (n,) and L orders must fit together.")
+        columns = {column_name(order): components[:, i] for i, order in enumerate(orders)}
+        columns |= {"residual": residual, "label": labels.long(), "sample": torch.arange(n)}
+        c, h, w = residual.shape[1:]
+        return ComponentTable(orders, (c, h, w), n, columns)
+
+    def __len__(self) -> int:
+        return self._rows
+
+    @property
+    def tensor_columns(self) -> list[str]:
+        """The components' columns in order, then the residual's."""
+        return [*map(column_name, self.orders), "residual"]
+
+    @property
+    def parts(self) -> list[ComponentTable]:
+        """One table a Parquet file; a table in memory is one part."""
+        if isinstance(self._source, dict):
+            return [self]
+        return [
+            ComponentTable(self.orders, self.shape, pq.read_metadata(part).num_rows, [part]) for part in self._source
+        ]
+
+    def batches(self, columns: Sequence[str] | None = None, batch_size: int = 256) -> Iterator[dict[str, Tensor]]:
+        """Rows in order, `batch_size` at a time (a part's last batch may be smaller), as tensors by column name.
+
+        Args:
+            columns: names out of `tensor_columns`, 'label' and 'sample'; None for all.
+            batch_size: rows a batch. Batches never span two parts, so what is computed a batch at a time does not depend
+                on how parts are shared out.
+        """
+        columns = [*self.tensor_columns, "label", "sample"] if columns is None else list(columns)
+        if isinstance(self._source, dict):
+            for start in range(0, self._rows, batch_size):
+                yield {name: self._source[name][start : start + batch_size] for name in columns}
+            return
+        for part in self._source:
+            with pq.ParquetFile(part, memory_map=True) as file:
+                for batch in file.iter_batches(batch_size=batch_size, columns=columns):
+                    yield {name: self._tensor(batch.column(name)) for name in columns}
+
+    def stacked(self, batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches as (components and residual (b, L + 1, C, H, W) in float32, labels (b,))."""
+        for batch in self.batches([*self.tensor_columns, "label"], batch_size):
+            yield torch.stack([batch[name].float() for name in self.tensor_columns], 1), batch["label"]
+
+    def labels(self) -> Tensor:
+        """int64 (n,)."""
+        return torch.cat([batch["label"] for batch in self.batches(["label"], 65536)])
+
+    def samples(self) -> Tensor:
+        """int64 (n,): each row's number among the training or test images."""
+        return torch.cat([batch["sample"] for batch in self.batches(["sample"], 65536)])
+
+    def _tensor(self, column: Any) -> Tensor:
+        if isinstance(column, pa.ExtensionArray):
+            values = column.storage.flatten().to_numpy(zero_copy_only=True)
+            return torch.from_numpy(values.reshape(-1, *self.shape).copy())
+        return torch.from_numpy(column.to_numpy(zero_copy_only=False).astype(np.int64))
+
+
+def sample_rows(split: tuple[Tensor, Tensor, Tensor], rows: int | None, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """At most `rows` of a split's (images, labels, sample numbers), drawn with a seed and kept in order; None: all."""
+    if rows is None or len(split[1]) <= rows:
+        return split
+    chosen = torch.randperm(len(split[1]), generator=generator(seed))[:rows].sort().values
+    return split[0][chosen], split[1][chosen], split[2][chosen]
+
+
+@torch.no_grad()
+def extract(
+    feature: Forward,
+    disentanglers: dict[int, Forward],
+    images: Tensor,
+    labels: Tensor,
+    samples: Tensor,
+    folder: Path,
+    *,
+    normalise: Forward,
+    device: torch.device,
+    dtype: str = "float32",
+    part_rows: int = 1024,
+    batch: int = 128,
+    meta: dict[str, Any] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> float:
+    """Writes c^(l) = Φ^(l) − Φ^(l') and Δf = f − Φ^(L) of every image to `folder`, a batch in memory at a time.
+
+    Args:
+        feature: f, normalised images to (n, C, H, W).
+        disentanglers: order → Φ^(l), orders rising.
+        images, labels, samples: uint8 (n, C, H, W), int64 (n,), each image's number in its data set.
+        dtype: 'float32' or 'float16', of the stored elements.
+        part_rows: rows a file.
+        meta: goes into the schema's metadata.
+
+    Returns:
+        The largest |f − Σ_l c^(l) − Δf| relative to the largest |f|, of what was written.
+
+    Raises:
+        ArithmeticError: when the stored components do not sum to the feature within rounding.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    orders, worst = list(disentanglers), 0.0
+    schema: pa.Schema | None = None
+    for start in range(0, len(images), part_rows):
+        writer: pq.ParquetWriter | None = None
+        path = folder / f"part-{start // part_rows:05d}.parquet"
+        stop = min(start + part_rows, len(images))
+        for lo in range(start, stop, batch):
+            rows = slice(lo, min(lo + batch, stop))
+            x = normalise(images[rows].to(device))
+            f = feature(x).float()
+            phi = [net(x).float() for net in disentanglers.values()]
+            columns = [a - b for a, b in zip(phi, [torch.zeros_like(f), *phi], strict=False)] + [f - phi[-1]]
+            stored = [c.to(getattr(torch, dtype)) for c in columns]
+            total = sum(c.double() for c in stored)
+            error = float((f - total).abs().max() / f.abs().max().clamp_min(1e-30))  # type: ignore[union-attr]
+            if not error <= ROUNDING[dtype]:
+                raise ArithmeticError(f"components miss the feature by {error:.1e} of its largest value in {path.name}")
+            worst = max(worst, error)
+            if schema is None:
+                schema = _schema(orders, f.shape[1:], dtype, meta or {})
+            if writer is None:
+                writer = pq.ParquetWriter(
+                    path, schema, compression="none", use_dictionary=False, write_statistics=False
+                )
+            arrays = [pa.array(samples[rows].numpy()), pa.array(labels[rows].numpy().astype(np.int32))]
+            arrays += [
+                pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(c.cpu().numpy())) for c in (stored[-1], *stored[:-1])
+            ]
+            group = max(1, ROW_GROUP_BYTES // max(1, sum(a.nbytes for a in arrays) // len(arrays[0])))
+            writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema), row_group_size=group)
+            progress(rows.stop, len(images))
+        if writer is not None:
+            writer.close()
+    return worst
+
+
+def _schema(orders: list[int], shape: Sequence[int], dtype: str, meta: dict[str, Any]) -> pa.Schema:
+    tensor = pa.fixed_shape_tensor(pa.float32() if dtype == "float32" else pa.float16(), list(shape))
+    fields = [("sample", pa.int64()), ("label", pa.int32()), ("residual", tensor)]
+    fields += [(column_name(order), tensor) for order in orders]
+    described = {"orders": orders, "shape": list(shape), "dtype": dtype} | meta
+    return pa.schema(fields, {"featcx": json.dumps(described, sort_keys=True)})

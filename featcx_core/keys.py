@@ -1,0 +1,104 @@
+"""The key of an artifact: one pure function of what the artifact is made from, and the version of the code that makes it."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+PACKAGE = "featcx_core"
+ROOT = Path(__file__).parent
+# Modules whose edits change no result: declarations (their values are in the keys), storage, messages.
+PLUMBING = frozenset({"specs", "errors", "store", "keys", "__init__"})
+_PARSER = threading.Lock()
+
+
+def artifact_key(stage: str, spec: Mapping[str, Any], inputs: Mapping[str, str], code: str) -> str:
+    """SHA-256 (64 hex digits) of a stage's name, its settings, the content digests of its inputs and its code version.
+
+    Args:
+        spec: JSON-able settings; the order of its fields does not matter.
+        inputs: name → content digest.
+    """
+    return digest({"stage": stage, "spec": spec, "inputs": inputs, "code": code})
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON-able value in canonical form: sorted names, no spaces, no NaN."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def code_version(function: Callable[..., Any]) -> str:
+    """The version of the code behind a stage: the function, what it calls in its own file, and the modules it imports.
+
+    The imports in the function's body are followed through the package. Comments, docstrings and formatting do not count.
+    """
+    with _PARSER:  # CPython 3.11 miscounts the parser's recursion when two threads parse at once
+        return _code_version(function.__name__, Path(function.__code__.co_filename))
+
+
+def _code_version(function: str, path: Path) -> str:
+    definitions = {n.name: n for n in _tree(path).body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    wanted, used = [function], {}
+    while wanted:
+        name = wanted.pop()
+        if name in definitions and name not in used:
+            used[name] = definitions[name]
+            wanted += [n.id for n in ast.walk(definitions[name]) if isinstance(n, ast.Name)]
+    imported = sorted(_closure([m for node in used.values() for m in _imports(node)]))
+    own = {name: _text(node) for name, node in used.items()}
+    return digest({"own": own, "modules": {module: _module_version(ROOT / f"{module}.py") for module in imported}})
+
+
+def _closure(modules: list[str]) -> set[str]:
+    found: set[str] = set()
+    while modules:
+        module = modules.pop()
+        if module not in found and module not in PLUMBING:
+            found.add(module)
+            modules += _imports(_tree(ROOT / f"{module}.py"))
+    return found
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    """Names of the package's modules that a piece of code imports."""
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            package, _, module = name.partition(".")
+            if package == PACKAGE and module and (ROOT / f"{module}.py").exists():
+                yield module
+
+
+@cache
+def _module_version(path: Path) -> str:
+    return digest(_text(_tree(path)))
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def _text(node: ast.AST) -> str:
+    """The code in canonical form, without docstrings and decorators."""
+    fresh = ast.parse(ast.unparse(node))
+    for part in ast.walk(fresh):
+        if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module):
+            first = part.body[0] if part.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+                part.body = part.body[1:] or [ast.Pass()]
+    top = fresh.body[0] if fresh.body else None
+    if isinstance(node, ast.FunctionDef) and isinstance(top, ast.FunctionDef):
+        top.decorator_list = []
+    return ast.unparse(fresh)

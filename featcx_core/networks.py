@@ -1,0 +1,71 @@
+"""Networks on disk: weights as safetensors beside a config that says how to build them. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from featcx_core.errors import InputError
+
+
+class Configured(Protocol):
+    """A module that knows the keyword arguments which build another of its shape."""
+
+    config: dict[str, Any]
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def save_network(module: nn.Module, folder: Path) -> None:
+    """Writes weights.safetensors and network.json (class name and `module.config`) into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    described = {"kind": type(module).__name__, "config": module.config}
+    (folder / "network.json").write_text(json.dumps(described, indent=1, sort_keys=True))
+    save_file({k: v.cpu().contiguous() for k, v in module.state_dict().items()}, folder / "weights.safetensors")
+
+
+def load_network(folder: str | Path, kind: type[M], device: torch.device | str = "cpu") -> M:
+    """The network of class `kind` that `save_network` wrote, in evaluation mode.
+
+    The class is an argument, so whoever loads a network imports the code that runs it: the cache's keys see that code.
+
+    Raises:
+        InputError: when the folder holds no network of this kind.
+    """
+    folder = Path(folder)
+    if not (folder / "network.json").exists():
+        raise InputError(f"{folder} holds no network; give a folder with network.json and weights.safetensors.")
+    described = json.loads((folder / "network.json").read_text())
+    if described["kind"] != kind.__name__:
+        raise InputError(f"{folder} holds a {described['kind']}, not a {kind.__name__}; give the folder of another stage.")
+    module = kind(**{name: _tuples(value) for name, value in described["config"].items()})
+    load_weights(module, folder / "weights.safetensors")
+    return module.to(device).eval()
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Loads a safetensors file into `module`.
+
+    Raises:
+        InputError: when the file is missing, damaged, or of another network.
+    """
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be read as safetensors ({error}); give a file with the net's state dict.") from error
+    own = module.state_dict()
+    wrong = sorted(set(own) ^ set(tensors)) or sorted(n for n in own if own[n].shape != tensors[n].shape)
+    if wrong:
+        raise InputError(f"{path} is the checkpoint of another network: '{wrong[0]}' does not fit; check net and classes.")
+    module.load_state_dict(tensors)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

@@ -1,0 +1,144 @@
+"""Shapley values of components: which of them lower the loss on seen samples, and which only there.
+
+A coalition is a bitmask s over the L components: component i takes part iff s >> i & 1. The game of one sample is
+v(s) = −L(g(Δf + Σ_{i∈s} c^(i)), y); by linearity the Shapley value of the mean game is the mean of the samples' values.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from featcx_core.bootstrap import Covariance, bootstrap_weights, interval
+from featcx_core.components import ComponentTable
+from featcx_core.errors import InputError
+
+EXACT_PLAYERS = 14
+BATCH = 64  # rows a batch, fixed: a result's last digits must not depend on how rows are shared out
+
+
+def shapley_weights(players: int) -> np.ndarray:
+    """W float64 (players, 2**players) with φ = W v for any game v over coalition bitmasks (Shapley 1953).
+
+    W[i, s] is (|s|−1)! (L−|s|)! / L! where i ∈ s and −|s|! (L−|s|−1)! / L! where not.
+
+    Raises:
+        InputError: for fewer than one player or more than 20, where the table would not fit.
+    """
+    if not 1 <= players <= 20:
+        raise InputError(f"Exact Shapley values need 1 to 20 players, not {players}; sample permutations beyond.")
+    coalition = np.arange(2**players)
+    member = (coalition >> np.arange(players)[:, None] & 1).astype(bool)
+    size = member.sum(0)
+    factorial = np.array([math.factorial(k) for k in range(players + 1)], dtype=np.float64)
+    joined = factorial[np.maximum(size - 1, 0)] * factorial[players - size]
+    left = factorial[size] * factorial[np.maximum(players - size - 1, 0)]
+    return np.where(member, joined, -left) / factorial[players]
+
+
+@torch.no_grad()
+def coalition_losses(
+    table: ComponentTable, head: nn.Module, labels: Tensor | None = None, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Cross-entropy of every sample and coalition, float32 (n, 2**L), on the CPU.
+
+    Coalitions are walked in Gray-code order, which changes one component at a time: one addition per element and
+    coalition. Every 32 steps the sum is taken anew, so rounding does not pile up.
+
+    Args:
+        table: components and residual, one split or a part of it.
+        head: feature (n, C, H, W) to logits (n, K), in evaluation mode.
+        labels: int64 (n,); the table's own if None.
+        device: where it is computed.
+    """
+    players = len(table.orders)
+    if players > EXACT_PLAYERS:
+        raise InputError(f"{players} orders make 2^{players} coalitions; choose {EXACT_PLAYERS} orders or fewer.")
+    head = head.to(device)
+    parts, start = [], 0
+    for maps, own in table.stacked(BATCH):
+        maps = maps.to(device).transpose(0, 1).contiguous()
+        y = (own if labels is None else labels[start : start + len(own)]).to(device)
+        losses = torch.empty(2**players, len(y), device=device)
+        total, coalition = maps[players].clone(), 0
+        for step in range(2**players):
+            if step:
+                flipped = (step & -step).bit_length() - 1
+                coalition ^= 1 << flipped
+                if step % 32 == 0:
+                    members = [i for i in range(players) if coalition >> i & 1]
+                    total = maps[players] + maps[members].sum(0)
+                else:
+                    total.add_(maps[flipped], alpha=1 if coalition >> flipped & 1 else -1)
+            losses[coalition] = F.cross_entropy(head(total).float(), y, reduction="none")
+        parts.append(losses.T.cpu())
+        start += len(own)
+    return torch.cat(parts)
+
+
+def shapley_values(losses: Tensor) -> Tensor:
+    """Values φ float64 (n, L) of each sample's game, from losses (n, 2**L); φ sums over L to loss(∅) − loss(all)."""
+    players = losses.shape[1].bit_length() - 1
+    return -(losses.double() @ torch.from_numpy(shapley_weights(players)).T.to(losses.device))
+
+
+class Effectiveness(NamedTuple):
+    """Tidy table, a row an order: shapley_train, shapley_test, shapley_overfit, effectiveness, overfitting, intervals.
+
+    `overfitting` is the plain ratio φ^overfit / φ^train. `overfitting_stable` is false where φ^train lies within three
+    standard errors of zero; there the interval may be unbounded (NaN ends), and with φ^train ≤ 0 the ratio has no reading.
+    """
+
+    orders: pd.DataFrame
+
+
+def measure_effectiveness(
+    orders: tuple[int, ...], train: Tensor, test: Tensor, covariance: Covariance, *, confidence: float, seed: int
+) -> Effectiveness:
+    """Effectiveness φ^train/√Var[c] and over-fitting 1 − φ^test/φ^train (METHOD §6; Ren et al. 2021, eqs. 8, 10).
+
+    Seen samples, test samples and the pool, over which the variances are taken, are resampled independently; within each,
+    one draw serves all orders.
+
+    Args:
+        orders: L complexity orders.
+        train, test: per-sample Shapley values (n, L) on seen and on test samples.
+        covariance: of the components over the pool, with its draws.
+    """
+    draws = len(covariance.draws)
+    phi, phi_draws = _means(train, draws, seed)
+    phi_test, test_draws = _means(test, draws, seed + 1)
+    variance = torch.diagonal(covariance.value)[:-1]
+    variance_draws = torch.diagonal(covariance.draws, dim1=1, dim2=2)[:, :-1]
+    error = train.std(0) / math.sqrt(len(train))
+    effective, effective_draws = phi / variance.sqrt(), phi_draws / variance_draws.clamp_min(1e-30).sqrt()
+    rows = []
+    for i, order in enumerate(orders):
+        over, over_draws = 1 - phi_test[i] / phi[i], 1 - test_draws[:, i] / phi_draws[:, i]
+        stable = bool(phi[i] >= 3 * error[i])
+        # A ratio whose denominator changes sign between draws has no bounded interval (Fieller's case).
+        bounded = stable or float((phi_draws[:, i] <= 0).double().mean()) <= (1 - confidence) / 2
+        low, high = interval(over_draws, confidence) if bounded else (math.nan, math.nan)
+        row: dict[str, object] = {"order": order}
+        for name, value, values in (
+            ("shapley_train", phi[i], phi_draws[:, i]),
+            ("shapley_test", phi_test[i], test_draws[:, i]),
+            ("shapley_overfit", phi[i] - phi_test[i], phi_draws[:, i] - test_draws[:, i]),
+            ("effectiveness", effective[i], effective_draws[:, i]),
+        ):
+            ends = interval(values, confidence)
+            row |= {name: float(value), f"{name}_low": ends[0], f"{name}_high": ends[1]}
+        row |= {"overfitting": float(over), "overfitting_low": low, "overfitting_high": high, "overfitting_stable": stable}
+        rows.append(row)
+    return Effectiveness(pd.DataFrame(rows))
+
+
+def _means(values: Tensor, draws: int, seed: int) -> tuple[Tensor, Tensor]:
+    weights = bootstrap_weights(len(values), draws, seed).double()
+    return values.mean(0), weights @ values / len(values)

@@ -1,0 +1,187 @@
+"""The vocabulary: what a run is made of. One set of models is the form in the UI, the command line and the cache's key.
+
+Only declarations live here, no computing: the values of these fields enter the keys of the stages that use them, so this
+file may grow without making stored results stale.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from featcx_core.errors import InputError
+
+
+class Spec(BaseModel):
+    """A frozen set of named settings; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ScheduleSpec(Spec):
+    """How long and how fast a net is trained. Budgets count samples drawn, so a preset costs the same on any data."""
+
+    draws: int = Field(30_000, ge=1, description="samples drawn in all, with augmentation")
+    batch: int = Field(128, ge=2, description="samples a step")
+    lr: float = Field(1e-3, gt=0, description="first learning rate; log-spaced down to lr_end")
+    lr_end: float = Field(1e-5, gt=0, description="last learning rate")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay (AdamW)")
+
+
+class DatasetSpec(Spec):
+    """Where images come from and how they are split and augmented."""
+
+    source: str = Field("mnist", description="digits, mnist, cifar10, parquet:DIR or folder:DIR")
+    validation: float = Field(0.1, gt=0, lt=0.5, description="share of the training images that no net sees")
+    split_seed: int = Field(0, ge=0, description="seed of the split into validation and pool")
+    size: int | None = Field(None, ge=8, le=512, description="resize folder and Parquet images to size × size pixels")
+    crop: int | None = Field(None, ge=0, le=32, description="random-crop padding in pixels; empty: an eighth of the side")
+    flip: bool | None = Field(None, description="random horizontal flips; empty: as suits the source (off for digits)")
+
+
+class TargetSpec(Spec):
+    """The network whose feature is analysed."""
+
+    net: str = Field("resnet8", description="resnet8|14|20|32|44, resnet18|34, vgg16_bn, or module:function")
+    layer: str | None = Field(None, description="module whose output is the feature; empty: the net's own choice")
+    pre_relu: bool | None = Field(None, description="take the input of the layer's final ReLU; empty: yes for built-in nets")
+    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of a module:function net")
+    checkpoint: str | None = Field(None, description="safetensors file with weights; the net is then not trained")
+    samples: int = Field(200, ge=1, description="class-balanced training images that the target sees")
+    schedule: ScheduleSpec = Field(
+        default=ScheduleSpec(draws=20_000, lr=1e-3, lr_end=1e-4), description="training of the target"
+    )
+
+
+class DisentanglerSpec(Spec):
+    """The chain of nets Φ of rising order l = 3·blocks + 1."""
+
+    blocks: tuple[int, ...] = Field((1, 2, 4, 8), description="residual blocks a stage, rising; order = 3·blocks + 1")
+    width: int = Field(16, ge=1, le=1024, description="channels of the first stage, 128κ in the paper")
+    protocol: Literal["fast", "published"] = Field(
+        "fast", description="fast: added blocks start as the identity; published: as fresh random blocks"
+    )
+    schedule: ScheduleSpec = Field(default=ScheduleSpec(), description="training at each depth")
+    batches: tuple[int, ...] | None = Field(None, description="batch size a depth, in place of schedule.batch")
+
+    @field_validator("blocks")
+    @classmethod
+    def _rising(cls, blocks: tuple[int, ...]) -> tuple[int, ...]:
+        if not blocks or blocks[0] < 1 or any(b <= a for a, b in zip(blocks, blocks[1:], strict=False)):
+            raise ValueError("give at least one block count, each larger than the one before, such as 1,2,4,8")
+        return blocks
+
+    @model_validator(mode="after")
+    def _a_batch_a_depth(self) -> DisentanglerSpec:
+        if self.batches is not None and len(self.batches) != len(self.blocks):
+            raise ValueError(f"batches has {len(self.batches)} entries and blocks {len(self.blocks)}; give one a depth")
+        return self
+
+
+class ExemplarySpec(Spec):
+    """The strong nets A and B that say which features any good net finds."""
+
+    net: str | None = Field(None, description="architecture; empty: the target's own constructor and layer")
+    seeds: tuple[int, int] = Field((1001, 1002), description="seeds of A and B, apart from the run's own seed")
+    checkpoints: tuple[str, ...] = Field((), description="safetensors files of A and B; they are then not trained")
+    schedule: ScheduleSpec = Field(
+        default=ScheduleSpec(draws=40_000, lr=1e-3, lr_end=1e-4), description="training on the whole pool"
+    )
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _none_or_two(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
+        if len(paths) not in (0, 2):
+            raise ValueError("give no checkpoint or two, one for A and one for B")
+        return paths
+
+
+class ReliabilitySpec(Spec):
+    """Reliable trunks ψ and the cycle of linear maps; decodability."""
+
+    enabled: bool = Field(True, description="train exemplary nets and trunks; without them reliability is left out")
+    schedule: ScheduleSpec = Field(default=ScheduleSpec(), description="training of the trunk at each depth")
+    batches: tuple[int, ...] | None = Field(None, description="trunk batch size a depth, in place of schedule.batch")
+    cycle_steps: int = Field(32_000, ge=10, description="Adam steps of the maps back h_k, spread evenly over the rounds")
+    rounds: int = Field(10, ge=1, le=50, description="cycle rounds R that the h_k are fitted on")
+    rounds_read: int = Field(5, ge=1, le=50, description="round at which the reliable part is read")
+    ridges: tuple[float, ...] = Field(
+        (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0), description="candidate ridges of decodability, relative to tr Σ / C"
+    )
+
+
+class ComponentsSpec(Spec):
+    """The stored components."""
+
+    rows: int | None = Field(1000, ge=10, description="rows a split at most, drawn with a fixed seed; empty: all")
+    dtype: Literal["float32", "float16"] = Field("float32", description="element type in the Parquet files")
+    part_rows: int = Field(1024, ge=1, description="rows a Parquet part; a part is also a Shapley shard")
+
+
+class AnalysisSpec(Spec):
+    """Intervals."""
+
+    bootstrap: int = Field(1000, ge=100, le=100_000, description="bootstrap draws of each interval")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="coverage of each interval")
+
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class Numerics(Spec):
+    """What changes the digits of a training besides its schedule, resolved for the device."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+
+
+class RuntimeSpec(Spec):
+    """Where and how a run executes; nothing here changes a result, so none of it is in a key."""
+
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    runner: Literal["threads", "processes", "ray"] = Field("threads", description="what executes the tasks")
+    threads: int = Field(1, ge=1, le=256, description="CPU threads of each training (last digits depend on it)")
+
+
+class RunSpec(Spec):
+    """One analysed target, end to end."""
+
+    dataset: DatasetSpec = DatasetSpec()
+    target: TargetSpec = TargetSpec()
+    disentangler: DisentanglerSpec = DisentanglerSpec()
+    exemplary: ExemplarySpec = ExemplarySpec()
+    reliability: ReliabilitySpec = ReliabilitySpec()
+    components: ComponentsSpec = ComponentsSpec()
+    analysis: AnalysisSpec = AnalysisSpec()
+    seed: Annotated[int, Field(ge=0, description="root seed of subset, target and disentanglers")] = 0
+    precision: Annotated[Precision, Field(description="training arithmetic; auto: bf16 where the device has it")] = "auto"
+    compile: Annotated[bool, Field(description="torch.compile the training step; pays from κ = 1 on")] = False
+    runtime: RuntimeSpec = RuntimeSpec()
+
+
+def nearest(name: str, valid: list[str]) -> str:
+    """'; did you mean X?' for the closest valid name, or a list of all when none is close."""
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"choose one of {', '.join(valid)}."
+
+
+def validate(values: dict[str, Any]) -> RunSpec:
+    """A RunSpec from nested values.
+
+    Raises:
+        InputError: with the field's path and what to do, the nearest valid field for an unknown one.
+    """
+    try:
+        return RunSpec.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = [str(part) for part in first["loc"]]
+        if first["type"] == "extra_forbidden":
+            model: Any = RunSpec
+            for part in path[:-1]:
+                model = model.model_fields[part].annotation
+            raise InputError(f"There is no field '{'.'.join(path)}'; {nearest(path[-1], [*model.model_fields])}") from None
+        reason = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{'.'.join(path)} = {first['input']!r} will not do: {reason}.") from None

@@ -1,0 +1,1 @@
+"""Recipes, deployments and the command line."""

@@ -1,0 +1,131 @@
+"""Stages that take a target's components apart."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from featcx_core.specs import AnalysisSpec, ComponentsSpec
+from featcx_core.store import ArtifactRef
+from tasks.engine import Work, stage
+
+SPLITS = ("pool", "validation", "seen", "test")
+
+
+@stage("components")
+def components(
+    work: Work, *, data: ArtifactRef, target: ArtifactRef, disentanglers: list[ArtifactRef], settings: ComponentsSpec,
+    seed: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Every split's components as Parquet, at most `settings.rows` images a split."""
+    from safetensors.torch import load_file
+
+    from featcx_core import networks
+    from featcx_core.components import extract, sample_rows
+    from featcx_core.data import Dataset
+    from featcx_core.disentangler import Disentangler
+    from featcx_core.targets import TargetNet
+
+    dataset = Dataset.load(work.path(data))
+    teacher = networks.load_network(work.path(target), TargetNet, work.device)
+    seen = load_file(work.path(target) / "seen.safetensors")["seen"]
+    nets = [networks.load_network(work.path(ref), Disentangler, work.device) for ref in disentanglers]
+    chosen = {split: sample_rows(dataset.split(split, seen), settings.rows, seed) for split in SPLITS}
+    total, done, worst, counts = sum(len(rows[1]) for rows in chosen.values()), 0, 0.0, {}
+    for split, (images, labels, samples) in chosen.items():
+        error = extract(
+            teacher.feature, {net.order: net for net in nets}, images, labels, samples, work.folder / split,
+            normalise=dataset.normalise, device=work.device, dtype=settings.dtype, part_rows=settings.part_rows,
+            meta={"split": split, "target": target.digest, "disentanglers": [ref.digest for ref in disentanglers]},
+            progress=lambda n, _, before=done: work.progress.count(before + n, total),  # type: ignore[misc]
+        )  # fmt: skip
+        worst, done, counts[split] = max(worst, error), done + len(labels), len(labels)
+    return {"rows": counts, "rounding": worst, "shape": list(teacher.shape), "orders": [net.order for net in nets]}
+
+
+@stage("significance")
+def significance(work: Work, *, components: ArtifactRef, settings: AnalysisSpec, seed: int) -> dict[str, Any]:
+    """Significance and residuals with intervals."""
+    from safetensors.torch import save_file
+
+    from featcx_core.components import ComponentTable
+    from featcx_core.significance import measure_significance
+
+    tables = {split: ComponentTable.open(work.path(components) / split) for split in SPLITS}
+    result = measure_significance(
+        tables, bootstrap=settings.bootstrap, confidence=settings.confidence, seed=seed, device=work.device
+    )
+    for name in ("orders", "splits", "covariance"):
+        getattr(result, name).to_parquet(work.folder / f"{name}.parquet")
+    save_file(result.moments._asdict(), work.folder / "moments.safetensors")
+    return {"feature_variance": result.feature_variance}
+
+
+@stage("shapley", label="{split} {part}")
+def shapley(work: Work, *, components: ArtifactRef, target: ArtifactRef, split: str, part: int) -> dict[str, Any]:
+    """The loss of every coalition for the samples of one Parquet part: one shard."""
+    from safetensors.torch import save_file
+
+    from featcx_core import networks
+    from featcx_core.components import ComponentTable
+    from featcx_core.shapley import coalition_losses
+    from featcx_core.targets import TargetNet
+
+    table = ComponentTable.open(work.path(components) / split).parts[part]
+    head = networks.load_network(work.path(target), TargetNet, work.device).head
+    losses = coalition_losses(table, head, device=work.device)
+    save_file({"losses": losses}, work.folder / "losses.safetensors")
+    return {"samples": len(losses), "coalitions": losses.shape[1]}
+
+
+@stage("effectiveness")
+def effectiveness(
+    work: Work, *, components: ArtifactRef, significance: ArtifactRef, seen: list[ArtifactRef], test: list[ArtifactRef],
+    settings: AnalysisSpec, seed: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Shapley values, effectiveness and over-fitting from the shards' losses."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from featcx_core.bootstrap import Covariance
+    from featcx_core.components import ComponentTable
+    from featcx_core.shapley import measure_effectiveness, shapley_values
+
+    def gather(shards: list[ArtifactRef]) -> torch.Tensor:
+        return torch.cat([load_file(work.path(ref) / "losses.safetensors")["losses"] for ref in shards])
+
+    losses = {"train": gather(seen), "test": gather(test)}
+    values = {name: shapley_values(table) for name, table in losses.items()}
+    covariance = Covariance(**load_file(work.path(significance) / "moments.safetensors"))
+    orders = ComponentTable.open(work.path(components) / "seen").orders
+    result = measure_effectiveness(
+        orders, values["train"], values["test"], covariance, confidence=settings.confidence, seed=seed
+    )
+    result.orders.to_parquet(work.folder / "orders.parquet")
+    save_file(values, work.folder / "values.safetensors")
+    ends = {}
+    for name, table in losses.items():
+        ends[f"{name}_loss_empty"], ends[f"{name}_loss_full"] = (float(table[:, s].double().mean()) for s in (0, -1))
+    (work.folder / "losses.json").write_text(json.dumps(ends, indent=1))
+    return ends
+
+
+@stage("substitution")
+def substitution(work: Work, *, components: ArtifactRef, target: ArtifactRef) -> dict[str, Any]:
+    """Accuracy of the head on Φ^(l), the order chosen on the validation split."""
+    from safetensors.torch import save_file
+
+    from featcx_core import networks
+    from featcx_core.components import ComponentTable
+    from featcx_core.substitution import measure_substitution
+    from featcx_core.targets import TargetNet
+
+    tables = {split: ComponentTable.open(work.path(components) / split) for split in ("validation", "seen", "test")}
+    head = networks.load_network(work.path(target), TargetNet, work.device).head
+    result = measure_substitution(tables, head, work.device)
+    result.orders.to_parquet(work.folder / "orders.parquet")
+    result.splits.to_parquet(work.folder / "splits.parquet")
+    answers = {f"{split}.{name}": t for split, p in result.predictions.items() for name, t in p._asdict().items()}
+    save_file(answers, work.folder / "predictions.safetensors")
+    (work.folder / "chosen.json").write_text(json.dumps({"chosen_order": result.chosen_order}))
+    return {"chosen_order": result.chosen_order}

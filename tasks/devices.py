@@ -1,0 +1,62 @@
+"""Which device a stage computes on. On one machine stages lease devices by file locks, which the kernel frees on death."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from featcx_core.errors import InputError
+
+
+class Lease(NamedTuple):
+    """A device held by a stage, such as 'cpu' or 'cuda:1'."""
+
+    device: str
+
+
+def devices(wanted: str, threads: int) -> list[str]:
+    """The places where stages can compute side by side: each GPU, or the CPU once for every `threads` cores.
+
+    Raises:
+        InputError: for a device that is not there.
+    """
+    import torch
+
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    cpu = ["cpu"] * max(1, len(os.sched_getaffinity(0)) // threads)
+    if wanted == "auto":
+        return gpus or cpu
+    if wanted == "cpu":
+        return cpu
+    chosen = gpus if wanted == "cuda" else [gpu for gpu in gpus if gpu == wanted]
+    if not chosen:
+        there = ", ".join(["cpu", *gpus])
+        raise InputError(f"There is no device '{wanted}' here; choose auto or one of: {there}.")
+    return chosen
+
+
+@contextlib.contextmanager
+def lease(wanted: str, threads: int, exclusive: bool) -> Iterator[Lease]:
+    """Holds one place for a stage, waiting until one is free; shared by all runs of this user on this machine."""
+    places = devices(wanted, threads)
+    if not exclusive:
+        yield Lease(places[0])
+        return
+    folder = Path(tempfile.gettempdir()) / f"featcx-devices-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    while True:
+        for number, device in enumerate(places):
+            with open(folder / f"{device.replace(':', '-')}-{number}", "w") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                yield Lease(device)
+                return
+        time.sleep(0.05)

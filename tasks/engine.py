@@ -1,0 +1,275 @@
+"""What turns a stage's body into a cached Prefect task.
+
+A body is a function `body(work, *, …)`: its keyword arguments are settings and `ArtifactRef`s, and it fills `work.folder`.
+The settings, the digests of the references and the version of the code that the body imports make the key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import json
+import os
+import platform
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect import Task
+from prefect.cache_policies import CachePolicy
+from pydantic import BaseModel, ConfigDict
+
+from featcx_core.keys import artifact_key, code_version, digest
+from featcx_core.store import ArtifactRef, FileRef, Store
+from tasks.devices import Lease, lease
+from tasks.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
+    from prefect.futures import PrefectFuture
+
+Body = Callable[..., dict[str, Any]]
+
+
+class Env(BaseModel):
+    """Where a run works; none of it is in a key.
+
+    Attributes:
+        store: the store's root.
+        run: names the run's progress notes.
+        device: auto, cpu, cuda or cuda:N.
+        threads: CPU threads of each stage.
+        exclusive: lease a device before computing; false where Ray has placed the task on one already.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    store: str
+    run: str
+    device: str = "auto"
+    threads: int = 1
+    exclusive: bool = True
+
+
+@dataclass
+class Work:
+    """What a body works with: the folder to fill, its device, and ways to reach inputs, seeds and the reader."""
+
+    folder: Path
+    store: Store
+    device: torch.device
+    progress: Progress
+    key: str
+    stage: str
+
+    def path(self, ref: ArtifactRef) -> Path:
+        """The folder of an input."""
+        return self.store.path(ref)
+
+    def checkpoint(self) -> Any:
+        """Where a training saves itself and resumes from; removed when the stage is published."""
+        from featcx_core.fit import Checkpoint
+
+        return Checkpoint(checkpoint_folder(self.store, self.stage, self.key), self.key)
+
+
+def checkpoint_folder(store: Store, stage: str, key: str) -> Path:
+    """The folder of a stage's checkpoint."""
+    return store.root / ".checkpoints" / f"{stage}-{key}"
+
+
+@dataclass
+class StoreCache(CachePolicy):
+    """Prefect's record of a stage counts only while the store holds the payload whole; otherwise it is removed."""
+
+    stage: str = ""
+
+    def compute_key(
+        self, task_ctx: Any, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
+    ) -> str | None:
+        """The stage's name and key, which is also the record's file name."""
+        stage, env = STAGES[self.stage], inputs["env"]
+        arguments = {name: value for name, value in inputs.items() if name != "env"}
+        key, store = stage.key(arguments), Store(env.store)
+        record = records(store) / f"{stage.name}-{key}"
+        found = store.find(stage.name, key)
+        if found is None:
+            record.unlink(missing_ok=True)
+        elif record.exists():
+            Progress(env, stage.name, key, stage.describe(arguments)).finish(computed=False)
+        return record.name
+
+
+def records(store: Store) -> Path:
+    """The folder of Prefect's own records."""
+    return store.root / ".prefect" / "results"
+
+
+STAGES: dict[str, Stage] = {}
+
+
+class Stage:
+    """A stage of the DAG: a body, its key, and the Prefect task around it.
+
+    Args:
+        body: see the module's text.
+        name: folder of its artifacts.
+        label: says which one this is, from the arguments: 'm{blocks}'.
+        computes: whether it needs a device.
+    """
+
+    def __init__(self, body: Body, name: str, label: str, computes: bool) -> None:
+        self.body, self.name, self.label, self.computes = body, name, label, computes
+        STAGES[name] = self
+
+        @functools.wraps(body)
+        def run(*, env: Env, **arguments: Any) -> ArtifactRef:
+            return execute(STAGES[name], arguments, env)
+
+        own = list(inspect.signature(body).parameters.values())[1:]
+        env = inspect.Parameter("env", inspect.Parameter.KEYWORD_ONLY, annotation=Env)
+        run.__signature__ = inspect.Signature([env, *own])  # type: ignore[attr-defined]
+        run.__annotations__ = {}
+        self.task: Task[..., ArtifactRef] = Task(
+            run, name=name, cache_policy=StoreCache(stage=name), persist_result=True, result_serializer="json",
+            log_prints=False,
+        )  # fmt: skip
+
+    def submit(self, env: Env, scope: str = "", **arguments: Any) -> PrefectFuture[ArtifactRef]:
+        """Has the task run when its inputs exist; the future of its reference."""
+        name = " ".join(filter(None, (scope, self.describe(arguments)))).replace("{", "(").replace("}", ")")
+        task = self.task.with_options(task_run_name=name, result_storage=_folder(records(Store(env.store))))
+        return task.submit(env=env, **arguments)
+
+    def key(self, arguments: dict[str, Any]) -> str:
+        """The artifact's key for these arguments, references resolved."""
+        parts = self.key_parts(arguments)
+        return artifact_key(self.name, parts["spec"], parts["inputs"], parts["code"])
+
+    def key_parts(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """What goes into the key: spec, digests of the inputs, code version."""
+        inputs = {name: _digest(value) for name, value in arguments.items() if _has_refs(value)}
+        spec = {name: _jsonable(value) for name, value in arguments.items() if name not in inputs}
+        return {"spec": spec, "inputs": inputs, "code": _code(self.body)}
+
+    def describe(self, arguments: dict[str, Any]) -> str:
+        """The stage's name and label: 'disentangler m4'."""
+        return f"{self.name} {self.label.format(**arguments)}".strip()
+
+
+def stage(name: str, *, label: str = "", computes: bool = True) -> Callable[[Body], Stage]:
+    """Declares a function as the body of a stage."""
+    return lambda body: Stage(body, name, label, computes)
+
+
+def execute(stage: Stage, arguments: dict[str, Any], env: Env) -> ArtifactRef:
+    """Computes and publishes a stage's artifact, unless someone else has while this one waited for its key."""
+    store, key = Store(env.store), stage.key(arguments)
+    progress = Progress(env, stage.name, key, stage.describe(arguments))
+    progress.note("waiting")
+    with store.lock(stage.name, key), contextlib.ExitStack() as stack:
+        found = store.find(stage.name, key)
+        if found is not None:
+            progress.finish(computed=False)
+            return found
+        held = stack.enter_context(lease(env.device, env.threads, env.exclusive)) if stage.computes else None
+        progress.note("running")
+        try:
+            ref = store.publish(stage.name, key, functools.partial(_fill, stage, arguments, env, store, key, held, progress))
+        except BaseException as error:
+            progress.fail(error)
+            raise
+        _remove_checkpoint(store, stage.name, key)
+        progress.finish(computed=True)
+        return ref
+
+
+def _fill(
+    stage: Stage, arguments: dict[str, Any], env: Env, store: Store, key: str, held: Lease | None, progress: Progress,
+    folder: Path,
+) -> dict[str, Any]:  # fmt: skip
+    import torch
+
+    torch.set_num_threads(env.threads)
+    device = torch.device(held.device if held else "cpu")
+    started, clock = datetime.now(UTC), time.perf_counter()
+    work = Work(folder, store, device, progress, key, stage.name)
+    metrics = stage.body(work, **arguments)
+    lineage = {name: _jsonable(value) for name, value in arguments.items() if _has_refs(value)}
+    return {
+        **stage.key_parts(arguments),
+        "lineage": lineage,
+        "label": stage.describe(arguments),
+        "metrics": metrics,
+        "volatile": metrics.pop("volatile", []),
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round(time.perf_counter() - clock, 3),
+        "device": _device_name(device),
+        "threads": env.threads,
+        "versions": _versions(),
+    }
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {str(name): _jsonable(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(entry) for entry in value]
+    return value
+
+
+def _digest(value: Any) -> Any:
+    """The content digest of a reference, or one digest of a nest of them: keys and paths do not count."""
+
+    def strip(value: Any) -> Any:
+        if isinstance(value, ArtifactRef | FileRef):
+            return value.digest
+        if isinstance(value, dict):
+            return {str(name): strip(entry) for name, entry in value.items()}
+        return [strip(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+    plain = strip(value)
+    return plain if isinstance(plain, str) else digest(plain)
+
+
+def _has_refs(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_refs, value.values()))
+    return any(map(_has_refs, value)) if isinstance(value, list | tuple) else isinstance(value, ArtifactRef | FileRef)
+
+
+@functools.cache
+def _code(body: Body) -> str:
+    return code_version(body)
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _remove_checkpoint(store: Store, stage: str, key: str) -> None:
+    import shutil
+
+    shutil.rmtree(checkpoint_folder(store, stage, key), ignore_errors=True)
+
+
+def _device_name(device: torch.device) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    names = ("torch", "numpy", "pandas", "pyarrow", "prefect")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}

@@ -1,0 +1,88 @@
+"""Progress of a stage, told through small files: they reach the display from threads, processes and Ray workers alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from featcx_core.fit import Step
+    from tasks.engine import Env
+
+
+class Note(NamedTuple):
+    """What a stage last said of itself.
+
+    Attributes:
+        state: waiting, running, cached, computed or failed.
+        done, total: work done and in all, in the stage's own units; 0 of 0 where it does not tell.
+        text: for instance loss and samples a second.
+        since: when it began, seconds of the clock.
+    """
+
+    label: str
+    state: str
+    done: int
+    total: int
+    text: str
+    since: float
+    seconds: float
+
+
+def notes_folder(store: str | Path, run: str) -> Path:
+    """Where a run's notes lie."""
+    return Path(store) / ".runs" / run
+
+
+def read_notes(store: str | Path, run: str) -> list[Note]:
+    """All notes of a run, in the order in which stages began."""
+    found = []
+    for path in notes_folder(store, run).glob("*.json"):
+        try:
+            found.append(Note(*json.loads(path.read_text())))
+        except (OSError, ValueError, TypeError):
+            continue
+    return sorted(found, key=lambda note: note.since)
+
+
+class Progress:
+    """Tells how far one stage is; at most a few small writes a second."""
+
+    def __init__(self, env: Env, stage: str, key: str, label: str) -> None:
+        self.path = notes_folder(env.store, env.run) / f"{stage}-{key}.json"
+        self.label, self.since, self.told = label, time.time(), 0.0
+
+    def note(self, state: str, done: int = 0, total: int = 0, text: str = "") -> None:
+        """Writes the note."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        seconds = round(time.time() - self.since, 2)
+        fresh = self.path.with_suffix(f".{os.getpid()}-{id(self)}")
+        fresh.write_text(json.dumps(Note(self.label, state, done, total, text, self.since, seconds)))
+        fresh.rename(self.path)
+
+    def step(self, step: Step) -> None:
+        """Progress of a training."""
+        self.note("running", step.done, step.total, f"loss {step.loss:.3g}, {step.rate:,.0f} samples/s")
+
+    def count(self, done: int, total: int) -> None:
+        """Progress of anything countable."""
+        if done == total or time.monotonic() - self.told > 0.25:
+            self.told = time.monotonic()
+            self.note("running", done, total)
+
+    def finish(self, *, computed: bool) -> None:
+        """The artifact is there."""
+        self.note("computed" if computed else "cached")
+
+    def fail(self, error: BaseException) -> None:
+        """The stage ended in an error."""
+        self.note("failed", text=str(error)[:200])
+
+
+def counts(store: str | Path, run: str) -> dict[str, Any]:
+    """How many stages this run computed and found."""
+    states = [note.state for note in read_notes(store, run)]
+    return {"run": states.count("computed"), "cached": states.count("cached")}

@@ -1,0 +1,81 @@
+"""Stages that make data and networks."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from featcx_core.specs import DatasetSpec, Numerics, ScheduleSpec
+from featcx_core.store import ArtifactRef, FileRef
+from tasks.engine import Work, stage
+
+
+@stage("data", label="{settings.source}", computes=False)
+def data(work: Work, *, settings: DatasetSpec, files: FileRef | None) -> dict[str, Any]:
+    """Decoded images and their splits. A source of the user's own is named by its kind; `files` says where it lies."""
+    from featcx_core.sources import load_dataset
+
+    where = settings.model_copy(update={"source": f"{settings.source}:{files.path}"}) if files else settings
+    loaded = load_dataset(where, work.progress.count)
+    loaded.save(work.folder)
+    return {
+        "classes": len(loaded.classes), "shape": list(loaded.shape), "pool": len(loaded.pool),
+        "validation": len(loaded.validation), "test": len(loaded.test_labels),
+    }  # fmt: skip
+
+
+@stage("target", label="{net} {samples}")
+def target(
+    work: Work, *, data: ArtifactRef, net: str, layer: str | None, pre_relu: bool | None, options: dict[str, Any],
+    weights: FileRef | None, samples: int | None, subset_seed: int, seed: int, schedule: ScheduleSpec, numerics: Numerics,
+) -> dict[str, Any]:  # fmt: skip
+    """A target or exemplary net, trained on `samples` images of the pool (None: all of it), or read from `weights`."""
+    from safetensors.torch import save_file
+
+    from featcx_core import networks, targets
+    from featcx_core.data import Dataset, balanced_subset
+    from featcx_core.seeds import seeded
+
+    dataset = Dataset.load(work.path(data))
+    seen = dataset.pool if samples is None else balanced_subset(dataset.train_labels, dataset.pool, samples, subset_seed)
+    with seeded(seed):
+        model = targets.TargetNet(net, dataset.shape, len(dataset.classes), layer, pre_relu, options)
+    history = None
+    if weights is not None:
+        networks.load_weights(model.model, weights.path)
+    else:
+        history = targets.train_target(
+            model, dataset, seen, schedule, seed=seed, numerics=numerics, device=work.device,
+            checkpoint=work.checkpoint(), on_step=work.progress.step,
+        )  # fmt: skip
+    networks.save_network(model, work.folder)
+    save_file({"seen": seen}, work.folder / "seen.safetensors")
+    scores = targets.score_target(model, dataset, seen, work.device)
+    (work.folder / "scores.json").write_text(json.dumps({"scores": scores, "history": history}, indent=1))
+    return scores
+
+
+@stage("disentangler", label="m{blocks}")
+def disentangler(
+    work: Work, *, data: ArtifactRef, target: ArtifactRef, previous: ArtifactRef | None, blocks: int, width: int,
+    identity: bool, seed: int, schedule: ScheduleSpec, numerics: Numerics,
+) -> dict[str, Any]:  # fmt: skip
+    """Φ of one depth, warm-started from the previous one."""
+    from featcx_core import networks
+    from featcx_core.data import Dataset
+    from featcx_core.disentangler import Disentangler, train_disentangler
+    from featcx_core.seeds import seeded
+    from featcx_core.targets import TargetNet
+
+    dataset, teacher = Dataset.load(work.path(data)), networks.load_network(work.path(target), TargetNet, work.device)
+    with seeded(seed):
+        net = Disentangler(blocks, dataset.shape, teacher.shape, width)
+    if previous is not None:
+        net.warm_start(networks.load_network(work.path(previous), Disentangler), identity=identity)
+    history = train_disentangler(
+        net, teacher.feature, dataset, dataset.pool, schedule, seed=seed, numerics=numerics, device=work.device,
+        checkpoint=work.checkpoint(), on_step=work.progress.step,
+    )  # fmt: skip
+    networks.save_network(net, work.folder)
+    (work.folder / "history.json").write_text(json.dumps(history._asdict()))
+    return {"order": net.order, "loss": history.loss[-1]}
