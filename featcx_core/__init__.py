@@ -1,0 +1,38 @@
+"""featcx_core: how complex are the features that a network has learned, and which of them are worth having?
+
+The method of Ren, Li, Liu and Zhang (ICML 2021, arXiv:2006.15920) in PyTorch, NumPy and Arrow. Names are imported when
+they are first used, so that `import featcx_core` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+CONTENTS = {
+    "specs": ["RunSpec", "DatasetSpec", "ScheduleSpec"],  # what a run is made of
+    "sources": ["load_dataset"],  # digits, MNIST, CIFAR-10, Parquet, folders
+    "data": ["Dataset", "balanced_subset"],  # images in memory, splits, augmentation
+    "targets": ["TargetNet", "train_target"],  # nets whose feature is analysed
+    "split": ["split_net"],  # any module, cut at a named layer
+    "fit": ["fit"],  # the one training loop
+    "disentangler": ["Disentangler", "train_disentangler"],  # Φ of any order
+    "components": ["ComponentTable", "decompose", "extract"],  # c^(l) and Δf, in memory or in Parquet
+    "significance": ["measure_significance"],  # Var[c]/Var[f]
+    "shapley": ["coalition_losses", "shapley_values", "shapley_weights", "measure_effectiveness"],
+    "substitution": ["measure_substitution"],  # Φ in place of f
+    "reliability": ["Trunk", "fit_cycle", "measure_reliability"],  # what nets of the same task share
+    "decodability": ["measure_decodability"],  # what a linear map reads off another net
+    "prediction": ["predict_performance"],  # accuracy from reliable and unreliable shares
+    "networks": ["save_network", "load_network"],  # safetensors and a config, nothing unpickled
+    "store": ["Store", "ArtifactRef"],  # content-addressed artifacts
+    "errors": ["InputError"],
+}
+_HOME = {name: module for module, names in CONTENTS.items() for name in names}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"featcx_core has no '{name}'")
+    return getattr(import_module(f"featcx_core.{_HOME[name]}"), name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -29,18 +30,18 @@ def interval(draws: Tensor | np.ndarray, confidence: float) -> tuple[float, floa
 
 
 class Covariance(NamedTuple):
-    """Covariances between the L components and the residual (the last), summed over elements.
+    """Covariances between the K maps x_k of a sample, summed over elements.
 
     Attributes:
-        value: float64 (L + 1, L + 1), Σ_elements Cov(x_k, x_k'); the diagonal holds Var[c^(l)] and Var[Δf].
-        draws: float64 (B, L + 1, L + 1), the same in each bootstrap draw.
+        value: float64 (K, K), Σ_elements Cov(x_k, x_k'); for components and residual the diagonal holds Var[c^(l)], Var[Δf].
+        draws: float64 (B, K, K), the same in each bootstrap draw.
     """
 
     value: Tensor
     draws: Tensor
 
     def variance(self, combination: Tensor) -> tuple[Tensor, Tensor]:
-        """Variance of Σ_k a_k x_k for a (…, L + 1): value (…) and draws (B, …)."""
+        """Variance of Σ_k a_k x_k for a (…, K): value (…) and draws (B, …)."""
         a = combination.double()
         return (
             torch.einsum("...i,ij,...j->...", a, self.value, a),
@@ -48,32 +49,44 @@ class Covariance(NamedTuple):
         )
 
 
-@torch.no_grad()
 def component_covariance(
     table: ComponentTable, draws: int = 0, seed: int = 0, device: torch.device | str = "cpu", batch_size: int = 128
 ) -> Covariance:
-    """Covariances between components over the rows of a table, with bootstrap draws, in one pass.
+    """Covariances between the L components and the residual (the last) over the rows of a table."""
+    return covariance((maps for maps, _ in table.stacked(batch_size)), len(table), draws, seed, device)
 
-    A variance over samples is E‖x‖² − ‖E x‖². Of a sample only the (L + 1)² inner products between its components enter
-    the first term, and of a draw only the mean maps the second, so any linear combination's variance follows from what is
-    kept here: significance, residuals, covariances, explained variance. Maps are shifted by the first batch's mean
-    against cancellation.
+
+@torch.no_grad()
+def covariance(
+    batches: Iterable[Tensor], n: int, draws: int = 0, seed: int = 0, device: torch.device | str = "cpu"
+) -> Covariance:
+    """Covariances, summed over elements, between the K maps of each sample, with bootstrap draws, in one pass.
+
+    A variance over samples is E‖x‖² − ‖E x‖². Of a sample only the K² inner products between its maps enter the first
+    term, and of a draw only the mean maps the second, so any linear combination's variance follows from what is kept
+    here: significance, residuals, reliable parts, explained variance. Maps are shifted by the first batch's mean against
+    cancellation.
+
+    Args:
+        batches: float32 (b, K, …), n samples in all.
+        draws: B bootstrap draws, 0 for none.
     """
-    weights = bootstrap_weights(len(table), draws, seed) if draws else torch.empty(0, len(table))
-    weights = torch.cat([torch.ones(1, len(table)), weights]).to(device)
+    weights = bootstrap_weights(n, draws, seed) if draws else torch.empty(0, n)
+    weights = torch.cat([torch.ones(1, n), weights]).to(device)
     grams, sums, shift, start = [], None, None, 0
-    for x, _ in table.stacked(batch_size):
-        x = x.to(device).flatten(2)
+    for batch in batches:
+        x = batch.to(device).flatten(2)
         shift = x.mean(0) if shift is None else shift
         x = x - shift
-        grams.append(torch.einsum("nie,nje->nij", x, x).double())
+        grams.append((x @ x.mT).double())
         part = weights[:, start : start + len(x)] @ x.flatten(1)
-        sums = part if sums is None else sums + part
+        sums = part if sums is None else sums.add_(part)
         start += len(x)
-    assert sums is not None
-    share = weights.double() / weights.sum(1, keepdim=True).double()
+    if sums is None or start != n:
+        raise ValueError(f"{start} samples came where {n} were announced")
+    share = weights.double() / n
     second = torch.einsum("bn,nij->bij", share, torch.cat(grams))
-    mean = (sums / weights.sum(1, keepdim=True)).unflatten(1, (second.shape[1], -1))
+    mean = (sums / n).unflatten(1, (second.shape[1], -1))
     first = torch.stack([m @ m.T for m in mean.double()])
     result = (second - first).cpu()
     return Covariance(result[0], result[1:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -46,13 +46,18 @@ class ComponentTable:
         """
         parts = sorted(Path(path).glob("part-*.parquet"))
         if not parts:
-            raise InputError(f"There are no part-*.parquet files in {path}; give one split's folder of a components artifact.")
+            raise InputError(
+                f"There are no part-*.parquet files in {path}; give one split's folder of a components artifact."
+            )
+        rows, part = 0, parts[0]
         try:
-            meta = json.loads(pq.read_schema(parts[0]).metadata[b"featcx"])
-            rows = sum(pq.read_metadata(part).num_rows for part in parts)
-        except (pa.ArrowException, OSError, KeyError, TypeError) as error:
-            raise InputError(f"{parts[0]} is no components file of featcx, or damaged ({error}).") from error
-        return ComponentTable(meta["orders"], tuple(meta["shape"]), rows, parts)
+            meta = json.loads(pq.read_schema(part).metadata[b"featcx"])
+            orders, shape = meta["orders"], tuple(meta["shape"])
+            for part in parts:
+                rows += pq.read_metadata(part).num_rows
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{part} is no components file of featcx, or damaged ({error}).") from error
+        return ComponentTable(orders, shape, rows, parts)
 
     @staticmethod
     def from_tensors(
@@ -62,8 +67,11 @@ class ComponentTable:
         n, players = components.shape[:2]
         if orders is None:
             orders = [3 * 2**i + 1 for i in range(players)]
-        if residual.shape != components[:, 0].shape or labels.shape != (n,) or len(orders) != players:
-            raise InputError("components (n, L, C, H, W), residual (n, C, H, W), labels (n,) and L orders must fit together.")
+        fitting = (n, *components.shape[2:]) == residual.shape and labels.shape == (n,) and len(orders) == players
+        if components.ndim != 5 or not players or not fitting:
+            raise InputError(
+                "components (n, L, C, H, W), residual (n, C, H, W), labels (n,) and L orders must fit together."
+            )
         columns = {column_name(order): components[:, i] for i, order in enumerate(orders)}
         columns |= {"residual": residual, "label": labels.long(), "sample": torch.arange(n)}
         c, h, w = residual.shape[1:]
@@ -124,12 +132,28 @@ class ComponentTable:
         return torch.from_numpy(column.to_numpy(zero_copy_only=False).astype(np.int64))
 
 
-def sample_rows(split: tuple[Tensor, Tensor, Tensor], rows: int | None, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """At most `rows` of a split's (images, labels, sample numbers), drawn with a seed and kept in order; None: all."""
-    if rows is None or len(split[1]) <= rows:
+def sample_rows(
+    split: tuple[Tensor, Tensor, Tensor], rows: int | Literal["all"], seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """At most `rows` of a split's (images, labels, sample numbers), drawn with a seed and kept in order."""
+    if rows == "all" or len(split[1]) <= rows:
         return split
     chosen = torch.randperm(len(split[1]), generator=generator(seed))[:rows].sort().values
     return split[0][chosen], split[1][chosen], split[2][chosen]
+
+
+def _split(feature: Forward, disentanglers: dict[int, Forward], x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """f, and c^(l) = Φ^(l) − Φ^(l') of each order with Δf = f − Φ^(L) last."""
+    f, phi = feature(x).float(), [net(x).float() for net in disentanglers.values()]
+    return f, [above - below for above, below in zip([*phi, f], [torch.zeros_like(f), *phi], strict=True)]
+
+
+@torch.no_grad()
+def decompose(feature: Forward, disentanglers: dict[int, Forward], images: Tensor, labels: Tensor) -> ComponentTable:
+    """The components of normalised images (n, C, H, W) in memory, for data of notebook size."""
+    columns = [_split(feature, disentanglers, x)[1] for x in images.split(250)]
+    maps = torch.cat([torch.stack(part, 1) for part in columns])
+    return ComponentTable.from_tensors(maps[:, :-1], maps[:, -1], labels, list(disentanglers))
 
 
 @torch.no_grad()
@@ -160,7 +184,7 @@ def extract(
         meta: goes into the schema's metadata.
 
     Returns:
-        The largest |f − Σ_l c^(l) − Δf| relative to the largest |f|, of what was written.
+        The largest |f − Σ_l c^(l) − Δf| relative to the largest of the terms, of what was written.
 
     Raises:
         ArithmeticError: when the stored components do not sum to the feature within rounding.
@@ -174,15 +198,14 @@ def extract(
         stop = min(start + part_rows, len(images))
         for lo in range(start, stop, batch):
             rows = slice(lo, min(lo + batch, stop))
-            x = normalise(images[rows].to(device))
-            f = feature(x).float()
-            phi = [net(x).float() for net in disentanglers.values()]
-            columns = [a - b for a, b in zip(phi, [torch.zeros_like(f), *phi], strict=False)] + [f - phi[-1]]
+            f, columns = _split(feature, disentanglers, normalise(images[rows].to(device)))
             stored = [c.to(getattr(torch, dtype)) for c in columns]
             total = sum(c.double() for c in stored)
-            error = float((f - total).abs().max() / f.abs().max().clamp_min(1e-30))  # type: ignore[union-attr]
+            # Rounding is that of the largest term: an order that fits badly may exceed the feature many times over.
+            largest = torch.stack([value.abs().max() for value in (f, *columns)]).max().clamp_min(1e-30)
+            error = float((f - total).abs().max() / largest)
             if not error <= ROUNDING[dtype]:
-                raise ArithmeticError(f"components miss the feature by {error:.1e} of its largest value in {path.name}")
+                raise ArithmeticError(f"components miss the feature by {error:.1e} of the largest value in {path.name}")
             worst = max(worst, error)
             if schema is None:
                 schema = _schema(orders, f.shape[1:], dtype, meta or {})
@@ -192,7 +215,8 @@ def extract(
                 )
             arrays = [pa.array(samples[rows].numpy()), pa.array(labels[rows].numpy().astype(np.int32))]
             arrays += [
-                pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(c.cpu().numpy())) for c in (stored[-1], *stored[:-1])
+                pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(c.cpu().numpy()))
+                for c in (stored[-1], *stored[:-1])
             ]
             group = max(1, ROW_GROUP_BYTES // max(1, sum(a.nbytes for a in arrays) // len(arrays[0])))
             writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema), row_group_size=group)

@@ -87,9 +87,16 @@ def by_class(labels: np.ndarray, seed: int) -> list[np.ndarray]:
 
 
 def stratified_split(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(taken, rest): sorted indices, `fraction` of each class, at least one, in `taken`."""
+    """(taken, rest): sorted indices, `fraction` of all in `taken`, shared among the classes by largest remainder.
+
+    Each class gives one at least.
+    """
     parts = by_class(labels, seed)
-    counts = [max(1, round(fraction * len(part))) for part in parts]
+    exact = np.array([fraction * len(part) for part in parts])
+    counts = np.floor(exact).astype(int)
+    short = round(fraction * len(labels)) - int(counts.sum())
+    counts[np.argsort(counts - exact, kind="stable")[:short]] += 1
+    counts = np.maximum(counts, 1)
     taken = np.sort(np.concatenate([part[:k] for part, k in zip(parts, counts, strict=True)]))
     return taken, np.setdiff1d(np.arange(len(labels)), taken)
 
@@ -135,8 +142,8 @@ class Augmented:
         device: where batches are made; the padded uint8 images stay there.
     """
 
-    def __init__(self, data: Dataset, indices: Tensor, device: torch.device) -> None:
-        self.data, self.device = data, device
+    def __init__(self, data: Dataset, indices: Tensor, device: torch.device | str) -> None:
+        self.data, self.device = data, torch.device(device)
         pad = data.crop
         images = torch.nn.functional.pad(data.train_images[indices], (pad,) * 4)
         self.images = images.permute(0, 2, 3, 1).contiguous().to(device)

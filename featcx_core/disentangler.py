@@ -113,14 +113,15 @@ class Disentangler(nn.Module):
                 the output of a ReLU, ReLU(0 + x) = x, and the net computes what the shallower one did. The published
                 runs leave them random.
         """
-        for mine, theirs in ((self.stem, shallower.stem), (self.readout, shallower.readout)):
-            mine.load_state_dict(theirs.state_dict())
+        self.stem.load_state_dict(shallower.stem.state_dict())
+        self.readout.load_state_dict(shallower.readout.state_dict())
         for mine, theirs in zip(self.stages, shallower.stages, strict=True):
-            for block, source in zip(mine, theirs, strict=False):  # type: ignore[call-overload]
+            blocks, sources = list(mine.children()), list(theirs.children())
+            for block, source in zip(blocks, sources, strict=False):
                 block.load_state_dict(source.state_dict())
-            if identity:
-                for block in list(mine)[len(theirs) :]:  # type: ignore[call-overload, arg-type]
-                    nn.init.zeros_(block.norm.weight)
+            for block in blocks[len(sources) :] if identity else []:
+                assert isinstance(block, Block)
+                nn.init.zeros_(block.norm.weight)
 
 
 def train_disentangler(
@@ -130,9 +131,9 @@ def train_disentangler(
     indices: Tensor,
     schedule: ScheduleSpec,
     *,
-    seed: int,
-    numerics: Numerics,
-    device: torch.device,
+    seed: int = 0,
+    numerics: Numerics | None = None,
+    device: torch.device | str = "cpu",
     checkpoint: Checkpoint | None = None,
     on_step: Callable[[Step], None] | None = None,
 ) -> FitResult:
@@ -144,6 +145,12 @@ def train_disentangler(
         indices: the training images to draw from; the paper takes the whole training set, featcx the pool.
     """
     return fit(
-        net, Augmented(data, indices, device), reproduce(feature.to(device)), schedule,
-        seed=seed, numerics=numerics, checkpoint=checkpoint, on_step=on_step,
-    )  # fmt: skip
+        net,
+        Augmented(data, indices, device),
+        reproduce(feature.to(device)),
+        schedule,
+        seed=seed,
+        numerics=numerics,
+        checkpoint=checkpoint,
+        on_step=on_step,
+    )

@@ -120,7 +120,7 @@ def fit(
     optimiser = make(trainable, lr=schedule.lr, weight_decay=schedule.weight_decay, fused=True)
     forward: Forward = torch.compile(model) if numerics.compile else model
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=numerics.precision == "bf16")
-    noisy = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in model.modules())
+    noisy = True  # until the first step has shown whether the loss draws random numbers, as dropout does
 
     total = math.ceil(schedule.draws / schedule.batch)
     stretch = math.ceil(total / 100)
@@ -135,7 +135,10 @@ def fit(
         for group in optimiser.param_groups:
             group["lr"] = schedule.lr * (schedule.lr_end / schedule.lr) ** (step / max(1, total - 1))
         with autocast, seeded(step_seed) if noisy else nullcontext():
+            before = torch.get_rng_state() if step == start else None
             value = loss(forward, images, labels)
+            if before is not None:
+                noisy = not torch.equal(before, torch.get_rng_state())
         value.backward()
         optimiser.step()
         optimiser.zero_grad()
@@ -159,7 +162,9 @@ def fit(
             saved = time.monotonic()
     model.eval()
     if not all(math.isfinite(value) for value in result.loss[-1:]):
-        raise InputError("The training diverged: its loss is not finite; lower the schedule's lr, or set precision=fp32.")
+        raise InputError(
+            "The training diverged: its loss is not finite; lower the schedule's lr, or set precision=fp32."
+        )
     return result
 
 
@@ -183,11 +188,17 @@ class _Order:
 
 
 def _save(
-    checkpoint: Checkpoint, model: nn.Module, optimiser: torch.optim.Optimizer, running: Tensor, done: int, result: FitResult
+    checkpoint: Checkpoint,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    running: Tensor,
+    done: int,
+    result: FitResult,
 ) -> None:
     """Writes one file beside the old one and renames it over it, so a kill at any moment leaves a whole checkpoint."""
     tensors = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
-    for i, state in enumerate(optimiser.state.values()):
+    for i, parameter in enumerate(_parameters(optimiser)):  # one that takes no part in the loss has no state
+        state = optimiser.state.get(parameter, {})
         tensors |= {f"optimiser.{i}.{name}": value.contiguous() for name, value in state.items()}
     checkpoint.folder.mkdir(parents=True, exist_ok=True)
     fresh = checkpoint.folder / "checkpoint.partial"
@@ -196,6 +207,10 @@ def _save(
     with open(fresh, "rb") as file:
         os.fsync(file.fileno())
     fresh.rename(checkpoint.folder / "checkpoint.safetensors")
+
+
+def _parameters(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [p for group in optimiser.param_groups for p in group["params"]]
 
 
 def _resume(
@@ -212,7 +227,7 @@ def _resume(
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     model.load_state_dict({n.removeprefix("model."): v for n, v in tensors.items() if n.startswith("model.")})
     running.copy_(tensors["running"])
-    for i, parameter in enumerate(p for group in optimiser.param_groups for p in group["params"]):
+    for i, parameter in enumerate(_parameters(optimiser)):
         prefix = f"optimiser.{i}."
         for name, value in tensors.items():
             if name.startswith(prefix):
@@ -222,7 +237,7 @@ def _resume(
 
 
 @torch.no_grad()
-def predict(forward: Forward, images: Tensor, normalise: Forward, device: torch.device, batch: int = 250) -> Tensor:
+def predict(forward: Forward, images: Tensor, normalise: Forward, device: torch.device | str, batch: int = 250) -> Tensor:
     """What `forward` gives for uint8 images (n, C, H, W), without augmentation, in float32, on the CPU."""
     parts = images.split(batch)
     return torch.cat([forward(normalise(part.to(device))).float().cpu() for part in parts])

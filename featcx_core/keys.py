@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import symtable
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -14,7 +15,9 @@ from typing import Any
 PACKAGE = "featcx_core"
 ROOT = Path(__file__).parent
 # Modules whose edits change no result: declarations (their values are in the keys), storage, messages.
-PLUMBING = frozenset({"specs", "errors", "store", "keys", "__init__"})
+PLUMBING = frozenset({"specs", "errors", "store", "prune", "keys", "__init__"})
+# Modules beside a stage's own that run it and change no result either.
+RUNNING = frozenset({"engine", "progress", "devices", "__init__"})
 _PARSER = threading.Lock()
 
 
@@ -35,25 +38,68 @@ def digest(value: Any) -> str:
 
 
 def code_version(function: Callable[..., Any]) -> str:
-    """The version of the code behind a stage: the function, what it calls in its own file, and the modules it imports.
+    """The version of the code behind a stage: the function, what it uses of its own file and of the files beside it, and
+    the modules of the package that these import in their bodies, with all that those import.
 
-    The imports in the function's body are followed through the package. Comments, docstrings and formatting do not count.
+    Comments, docstrings and formatting do not count.
     """
     with _PARSER:  # CPython 3.11 miscounts the parser's recursion when two threads parse at once
         return _code_version(function.__name__, Path(function.__code__.co_filename))
 
 
 def _code_version(function: str, path: Path) -> str:
-    definitions = {n.name: n for n in _tree(path).body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
-    wanted, used = [function], {}
+    used: dict[tuple[str, Path], ast.stmt] = {}
+    wanted = [(function, path)]
     while wanted:
-        name = wanted.pop()
-        if name in definitions and name not in used:
-            used[name] = definitions[name]
-            wanted += [n.id for n in ast.walk(definitions[name]) if isinstance(n, ast.Name)]
+        name, file = wanted.pop()
+        node = _definitions(file).get(name)
+        if node is None or (name, file) in used:
+            continue
+        used[name, file] = node
+        if isinstance(node, ast.ImportFrom):
+            wanted += [
+                (alias.name, _beside(node, file)) for alias in node.names if (alias.asname or alias.name) == name
+            ]
+        else:
+            wanted += [(other, file) for other in _globals(node)]
     imported = sorted(_closure([m for node in used.values() for m in _imports(node)]))
-    own = {name: _text(node) for name, node in used.items()}
+    own = {f"{file.stem}.{name}": _text(n) for (name, file), n in used.items() if not isinstance(n, ast.ImportFrom)}
     return digest({"own": own, "modules": {module: _module_version(ROOT / f"{module}.py") for module in imported}})
+
+
+def _definitions(file: Path) -> dict[str, ast.stmt]:
+    """What the names of a stage's file stand for: functions, classes, constants, and imports from the files beside it."""
+    found: dict[str, ast.stmt] = {}
+    for node in _tree(file).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found[node.name] = node
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {n.id: node for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)}
+        elif isinstance(node, ast.ImportFrom):
+            beside = _beside(node, file)
+            if beside.is_file() and beside.stem not in RUNNING:
+                found |= {alias.asname or alias.name: node for alias in node.names}
+    return found
+
+
+def _beside(node: ast.ImportFrom, file: Path) -> Path:
+    """The file that an import of another module of the same package reads."""
+    package, _, module = (node.module or "").partition(".")
+    return file.with_name(f"{module}.py" if package == file.parent.name else "?")
+
+
+def _globals(node: ast.stmt) -> set[str]:
+    """The names that a definition takes from its module: not its parameters, which may be called as another stage is."""
+
+    def visit(table: symtable.SymbolTable) -> Iterator[str]:
+        for symbol in table.get_symbols():
+            if symbol.is_referenced() and (symbol.is_global() or table.get_type() == "module"):
+                yield symbol.get_name()
+        for child in table.get_children():
+            yield from visit(child)
+
+    return set(visit(symtable.symtable(ast.unparse(node), "stage", "exec")))
 
 
 def _closure(modules: list[str]) -> set[str]:
@@ -96,7 +142,11 @@ def _text(node: ast.AST) -> str:
     for part in ast.walk(fresh):
         if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module):
             first = part.body[0] if part.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
                 part.body = part.body[1:] or [ast.Pass()]
     top = fresh.body[0] if fresh.body else None
     if isinstance(node, ast.FunctionDef) and isinstance(top, ast.FunctionDef):

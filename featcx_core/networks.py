@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from featcx_core.errors import InputError
+from featcx_core.seeds import seeded
 
 
 class Configured(Protocol):
@@ -44,8 +45,11 @@ def load_network(folder: str | Path, kind: type[M], device: torch.device | str =
         raise InputError(f"{folder} holds no network; give a folder with network.json and weights.safetensors.")
     described = json.loads((folder / "network.json").read_text())
     if described["kind"] != kind.__name__:
-        raise InputError(f"{folder} holds a {described['kind']}, not a {kind.__name__}; give the folder of another stage.")
-    module = kind(**{name: _tuples(value) for name, value in described["config"].items()})
+        raise InputError(
+            f"{folder} holds a {described['kind']}, not a {kind.__name__}; give the folder of another stage."
+        )
+    with seeded(0):  # the weights drawn here are replaced, but the draws would shift those of a net made in another thread
+        module = kind(**{name: _tuples(value) for name, value in described["config"].items()})
     load_weights(module, folder / "weights.safetensors")
     return module.to(device).eval()
 
@@ -59,11 +63,15 @@ def load_weights(module: nn.Module, path: Path) -> None:
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} cannot be read as safetensors ({error}); give a file with the net's state dict.") from error
+        raise InputError(
+            f"{path} cannot be read as safetensors ({error}); give a file with the net's state dict."
+        ) from error
     own = module.state_dict()
     wrong = sorted(set(own) ^ set(tensors)) or sorted(n for n in own if own[n].shape != tensors[n].shape)
     if wrong:
-        raise InputError(f"{path} is the checkpoint of another network: '{wrong[0]}' does not fit; check net and classes.")
+        raise InputError(
+            f"{path} is the checkpoint of another network: '{wrong[0]}' does not fit; check net and classes."
+        )
     module.load_state_dict(tensors)
 
 

@@ -117,11 +117,12 @@ def measure_effectiveness(
     variance = torch.diagonal(covariance.value)[:-1]
     variance_draws = torch.diagonal(covariance.draws, dim1=1, dim2=2)[:, :-1]
     error = train.std(0) / math.sqrt(len(train))
-    effective, effective_draws = phi / variance.sqrt(), phi_draws / variance_draws.clamp_min(1e-30).sqrt()
+    effective = phi / variance.clamp_min(1e-30).sqrt()  # a component of zeros has no effect, not 0/0
+    effective_draws = phi_draws / variance_draws.clamp_min(1e-30).sqrt()
     rows = []
     for i, order in enumerate(orders):
         over, over_draws = 1 - phi_test[i] / phi[i], 1 - test_draws[:, i] / phi_draws[:, i]
-        stable = bool(phi[i] >= 3 * error[i])
+        stable = bool(phi[i] > 0 and phi[i] >= 3 * error[i])
         # A ratio whose denominator changes sign between draws has no bounded interval (Fieller's case).
         bounded = stable or float((phi_draws[:, i] <= 0).double().mean()) <= (1 - confidence) / 2
         low, high = interval(over_draws, confidence) if bounded else (math.nan, math.nan)
@@ -134,7 +135,12 @@ def measure_effectiveness(
         ):
             ends = interval(values, confidence)
             row |= {name: float(value), f"{name}_low": ends[0], f"{name}_high": ends[1]}
-        row |= {"overfitting": float(over), "overfitting_low": low, "overfitting_high": high, "overfitting_stable": stable}
+        row |= {
+            "overfitting": float(over),
+            "overfitting_low": low,
+            "overfitting_high": high,
+            "overfitting_stable": stable,
+        }
         rows.append(row)
     return Effectiveness(pd.DataFrame(rows))
 

@@ -36,7 +36,12 @@ class Significance(NamedTuple):
 
 
 def measure_significance(
-    tables: Mapping[str, ComponentTable], *, bootstrap: int, confidence: float, seed: int, device: torch.device | str = "cpu"
+    tables: Mapping[str, ComponentTable],
+    *,
+    bootstrap: int,
+    confidence: float,
+    seed: int,
+    device: torch.device | str = "cpu",
 ) -> Significance:
     """Significance over the pool, and the residual within each split (METHOD §4; Ren et al. 2021, eq. 4).
 
@@ -85,9 +90,7 @@ def order_frame(orders: tuple[int, ...], moments: Covariance, confidence: float)
     return pd.DataFrame(rows)
 
 
-def _by_split(
-    tables: Mapping[str, ComponentTable], pool: Covariance, device: torch.device | str
-) -> pd.DataFrame:
+def _by_split(tables: Mapping[str, ComponentTable], pool: Covariance, device: torch.device | str) -> pd.DataFrame:
     rows = []
     for split, table in tables.items():
         moments = pool if split == "pool" else component_covariance(table, device=device)

@@ -87,8 +87,11 @@ def split_sizes(spec: DatasetSpec, samples: int) -> dict[str, int]:
     counts, labels = pool_counts(spec), _source(spec).labels()
     check_samples(samples, counts)
     return {
-        "pool": sum(counts), "validation": len(labels.train) - sum(counts), "seen": samples, "test": len(labels.test)
-    }  # fmt: skip
+        "pool": sum(counts),
+        "validation": len(labels.train) - sum(counts),
+        "seen": samples,
+        "test": len(labels.test),
+    }
 
 
 def source_files(spec: DatasetSpec) -> list[Path]:
@@ -174,7 +177,9 @@ class _Parquet:
         self.parts = {split: sorted(folder.glob(f"{split}*.parquet")) for split in ("train", "test")}
         for split, files in self.parts.items():
             if not files:
-                raise InputError(f"There is no {split}*.parquet in {folder}; featcx needs both a train and a test file.")
+                raise InputError(
+                    f"There is no {split}*.parquet in {folder}; featcx needs both a train and a test file."
+                )
 
     def files(self) -> list[Path]:
         return [*self.parts["train"], *self.parts["test"]]
@@ -183,7 +188,10 @@ class _Parquet:
         arrays = {}
         for split, files in self.parts.items():
             arrays[split] = np.concatenate([self._label_column(path) for path in files])
-        classes = self._class_names(int(arrays["train"].max()) + 1)
+            if not len(arrays[split]):
+                raise InputError(f"The {split} split of {self.folder} has no rows; featcx needs images in both splits.")
+        # Where a label is larger than there are rows it is some other number, and no class list is made for it.
+        classes = self._class_names(min(int(arrays["train"].max()) + 1, len(arrays["train"])))
         for split, values in arrays.items():
             _check_labels(values, classes, f"{split} split of {self.folder}")
         return Labels(arrays["train"], arrays["test"], classes)
@@ -218,11 +226,16 @@ class _Parquet:
             schema = pq.read_schema(path)
         binary = (pa.types.is_binary, pa.types.is_large_binary)
         images = [
-            f.name for f in schema
-            if any(test(f.type) for test in binary) or (pa.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0)
-        ]  # fmt: skip
+            f.name
+            for f in schema
+            if any(test(f.type) for test in binary)
+            or (pa.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0)
+        ]
         labels = [f.name for f in schema if pa.types.is_integer(f.type)]
-        for found, kind in ((images, "image column (a struct with 'bytes', or binary)"), (labels, "integer label column")):
+        for found, kind in (
+            (images, "image column (a struct with 'bytes', or binary)"),
+            (labels, "integer label column"),
+        ):
             if not found:
                 raise InputError(f"{path} has no {kind}; its columns are {', '.join(schema.names)}.")
         preferred = next((name for name in ("label", "labels", "fine_label", "target") if name in labels), labels[0])
@@ -263,7 +276,9 @@ class _Folder:
                 raise InputError(f"There is no folder {folder / split}; featcx needs train/ and test/ in {folder}.")
         self.classes = tuple(sorted(p.name for p in (folder / "train").iterdir() if p.is_dir()))
         if not self.classes:
-            raise InputError(f"{folder / 'train'} has no class folders; put each class's images in a folder of its own.")
+            raise InputError(
+                f"{folder / 'train'} has no class folders; put each class's images in a folder of its own."
+            )
         strange = sorted({p.name for p in (folder / "test").iterdir() if p.is_dir()} - set(self.classes))
         if strange:
             raise InputError(f"{folder / 'test'} has the class '{strange[0]}', which train/ lacks; add or remove it.")
@@ -281,6 +296,7 @@ class _Folder:
 
     def labels(self) -> Labels:
         train, test = (np.array([label for _, label in self._paths(s)], dtype=np.int64) for s in ("train", "test"))
+        _check_labels(train, self.classes, f"train split of {self.folder}")
         return Labels(train, test, self.classes)
 
     def load(self, progress: Progress) -> RawData:
@@ -307,7 +323,9 @@ def _source(spec: DatasetSpec) -> _Source:
     if kind in ("parquet", "folder"):
         path = Path(folder).expanduser()
         if not folder or not path.is_dir():
-            raise InputError(f"There is no folder '{folder}'; write dataset.source={kind}:DIR with a folder that exists.")
+            raise InputError(
+                f"There is no folder '{folder}'; write dataset.source={kind}:DIR with a folder that exists."
+            )
         return _Parquet(path, spec.size) if kind == "parquet" else _Folder(path, spec.size)
     builtin: dict[str, type[_Digits] | type[_Cifar10]] = {"digits": _Digits, "mnist": _Mnist, "cifar10": _Cifar10}
     if kind not in builtin or folder:
@@ -339,7 +357,7 @@ def _blobs(column: object) -> list[bytes | None]:
 def _decode_all(blobs: list[bytes | None] | list[bytes], names: list[str], size: int | None) -> list[np.ndarray]:
     """Decodes in threads; Pillow lets go of the interpreter lock while it decodes."""
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda pair: _decode(*pair, size), zip(blobs, names, strict=True)))
+        return list(pool.map(_decode, blobs, names, [size] * len(names)))
 
 
 def _decode(blob: bytes | None, name: str, size: int | None) -> np.ndarray:
@@ -348,7 +366,7 @@ def _decode(blob: bytes | None, name: str, size: int | None) -> np.ndarray:
     if not blob:
         raise InputError(f"{name}: there are no image bytes; drop the row or store the image in it.")
     try:
-        image = Image.open(io.BytesIO(blob))
+        image: Image.Image = Image.open(io.BytesIO(blob))
         image = image.convert("L" if image.mode in ("1", "L", "I", "I;16", "F") else "RGB")
     except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"{name}: the image cannot be decoded ({error}); repair or drop it.") from error
@@ -373,6 +391,9 @@ def _check_labels(labels: np.ndarray, classes: tuple[str, ...], where: str) -> N
         raise InputError(
             f"The {where} has label {labels[row]} at row {row}, outside its {len(classes)} classes; correct or drop it."
         )
-    empty = np.setdiff1d(np.arange(len(classes)), labels)
-    if len(empty) and where.startswith("train"):
-        raise InputError(f"The {where} has no image of class '{classes[int(empty[0])]}'; add some or drop the class.")
+    counts = np.bincount(labels, minlength=len(classes))
+    if counts.min() < 2 and where.startswith("train"):
+        raise InputError(
+            f"The {where} has {counts.min()} of class '{classes[int(counts.argmin())]}'; featcx needs two images a class "
+            "at least, one to train on and one to validate with; add some or drop the class."
+        )

@@ -7,6 +7,7 @@ file may grow without making stored results stale.
 from __future__ import annotations
 
 import difflib
+import itertools
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -37,7 +38,9 @@ class DatasetSpec(Spec):
     validation: float = Field(0.1, gt=0, lt=0.5, description="share of the training images that no net sees")
     split_seed: int = Field(0, ge=0, description="seed of the split into validation and pool")
     size: int | None = Field(None, ge=8, le=512, description="resize folder and Parquet images to size × size pixels")
-    crop: int | None = Field(None, ge=0, le=32, description="random-crop padding in pixels; empty: an eighth of the side")
+    crop: int | None = Field(
+        None, ge=0, le=32, description="random-crop padding in pixels; empty: an eighth of the side"
+    )
     flip: bool | None = Field(None, description="random horizontal flips; empty: as suits the source (off for digits)")
 
 
@@ -46,7 +49,9 @@ class TargetSpec(Spec):
 
     net: str = Field("resnet8", description="resnet8|14|20|32|44, resnet18|34, vgg16_bn, or module:function")
     layer: str | None = Field(None, description="module whose output is the feature; empty: the net's own choice")
-    pre_relu: bool | None = Field(None, description="take the input of the layer's final ReLU; empty: yes for built-in nets")
+    pre_relu: bool | None = Field(
+        None, description="take the input of the layer's final ReLU; empty: yes for built-in nets"
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of a module:function net")
     checkpoint: str | None = Field(None, description="safetensors file with weights; the net is then not trained")
     samples: int = Field(200, ge=1, description="class-balanced training images that the target sees")
@@ -69,7 +74,7 @@ class DisentanglerSpec(Spec):
     @field_validator("blocks")
     @classmethod
     def _rising(cls, blocks: tuple[int, ...]) -> tuple[int, ...]:
-        if not blocks or blocks[0] < 1 or any(b <= a for a, b in zip(blocks, blocks[1:], strict=False)):
+        if not blocks or blocks[0] < 1 or any(b <= a for a, b in itertools.pairwise(blocks)):
             raise ValueError("give at least one block count, each larger than the one before, such as 1,2,4,8")
         return blocks
 
@@ -104,7 +109,9 @@ class ReliabilitySpec(Spec):
     enabled: bool = Field(True, description="train exemplary nets and trunks; without them reliability is left out")
     schedule: ScheduleSpec = Field(default=ScheduleSpec(), description="training of the trunk at each depth")
     batches: tuple[int, ...] | None = Field(None, description="trunk batch size a depth, in place of schedule.batch")
-    cycle_steps: int = Field(32_000, ge=10, description="Adam steps of the maps back h_k, spread evenly over the rounds")
+    cycle_steps: int = Field(
+        32_000, ge=10, description="Adam steps of the maps back h_k, spread evenly over the rounds"
+    )
     rounds: int = Field(10, ge=1, le=50, description="cycle rounds R that the h_k are fitted on")
     rounds_read: int = Field(5, ge=1, le=50, description="round at which the reliable part is read")
     ridges: tuple[float, ...] = Field(
@@ -115,7 +122,9 @@ class ReliabilitySpec(Spec):
 class ComponentsSpec(Spec):
     """The stored components."""
 
-    rows: int | None = Field(1000, ge=10, description="rows a split at most, drawn with a fixed seed; empty: all")
+    rows: Annotated[int, Field(ge=10)] | Literal["all"] = Field(
+        1000, description="rows a split at most, drawn with a fixed seed, or all"
+    )
     dtype: Literal["float32", "float16"] = Field("float32", description="element type in the Parquet files")
     part_rows: int = Field(1024, ge=1, description="rows a Parquet part; a part is also a Shapley shard")
 
@@ -156,7 +165,9 @@ class RunSpec(Spec):
     components: ComponentsSpec = ComponentsSpec()
     analysis: AnalysisSpec = AnalysisSpec()
     seed: Annotated[int, Field(ge=0, description="root seed of subset, target and disentanglers")] = 0
-    precision: Annotated[Precision, Field(description="training arithmetic; auto: bf16 where the device has it")] = "auto"
+    precision: Annotated[Precision, Field(description="training arithmetic; auto: bf16 where the device has it")] = (
+        "auto"
+    )
     compile: Annotated[bool, Field(description="torch.compile the training step; pays from κ = 1 on")] = False
     runtime: RuntimeSpec = RuntimeSpec()
 
@@ -182,6 +193,8 @@ def validate(values: dict[str, Any]) -> RunSpec:
             model: Any = RunSpec
             for part in path[:-1]:
                 model = model.model_fields[part].annotation
-            raise InputError(f"There is no field '{'.'.join(path)}'; {nearest(path[-1], [*model.model_fields])}") from None
+            raise InputError(
+                f"There is no field '{'.'.join(path)}'; {nearest(path[-1], [*model.model_fields])}"
+            ) from None
         reason = first["msg"].removeprefix("Value error, ")
         raise InputError(f"{'.'.join(path)} = {first['input']!r} will not do: {reason}.") from None

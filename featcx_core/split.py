@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import threading
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from featcx_core.errors import InputError
 from featcx_core.specs import nearest
 
 Shape = tuple[int, int, int]
+_TRACING = threading.Lock()
 
 
 class Split(NamedTuple):
@@ -23,10 +25,10 @@ class Split(NamedTuple):
 
 
 def split_net(model: nn.Module, layer: str | None, pre_relu: bool, in_shape: Shape) -> Split:
-    """Cuts `model`, put in evaluation mode, at the output of `layer`, or with `pre_relu` at the input of the layer's final ReLU.
+    """Cuts `model` at the output of `layer`, or with `pre_relu` at the input of the layer's final ReLU.
 
-    Both halves share the model's parameters. In-place operations are made out of place, since they would overwrite the
-    feature. The cut works on the traced graph, so the head runs nothing in front of the feature.
+    The model is put in evaluation mode; both halves share its parameters. In-place operations are made out of place,
+    since they would overwrite the feature. The cut works on the traced graph, so the head runs nothing in front of it.
 
     Raises:
         InputError: when the net cannot be traced, the layer does not exist, or something bypasses it.
@@ -36,15 +38,20 @@ def split_net(model: nn.Module, layer: str | None, pre_relu: bool, in_shape: Sha
         if getattr(module, "inplace", False):
             module.inplace = False  # type: ignore[assignment]
     try:
-        graph = fx.symbolic_trace(model).graph
+        with _TRACING:
+            graph = _OwnThreadTracer().trace(model)
     except (fx.proxy.TraceError, TypeError, RuntimeError, AttributeError) as error:
-        raise InputError(f"The net cannot be traced by torch.fx ({error}); remove data-dependent control flow.") from error
+        raise InputError(
+            f"The net cannot be traced by torch.fx ({error}); remove data-dependent control flow."
+        ) from error
     cut = _cut_node(model, graph, layer, pre_relu)
     nodes = list(graph.nodes)
     position = nodes.index(cut)
     crossing = [n for n in nodes[:position] if any(nodes.index(u) > position for u in n.users) and n.op != "get_attr"]
     if crossing:
-        raise InputError(f"The head needs '{crossing[0].name}' too, which bypasses layer '{layer}'; choose a later layer.")
+        raise InputError(
+            f"The head needs '{crossing[0].name}' too, which bypasses layer '{layer}'; choose a later layer."
+        )
     feature = _subgraph(model, graph, nodes[: position + 1], output=cut)
     head = _subgraph(model, graph, nodes[position + 1 :], replaced=cut)
     with torch.no_grad():
@@ -55,11 +62,32 @@ def split_net(model: nn.Module, layer: str | None, pre_relu: bool, in_shape: Sha
     return Split(feature, head, (shape[0], shape[1], shape[2]))
 
 
+class _OwnThreadTracer(fx.Tracer):
+    """A tracer that leaves other threads alone.
+
+    torch.fx patches nn.Module while it traces, so modules that other threads call meanwhile would reach this tracer.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thread = threading.get_ident()
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        if threading.get_ident() != self.thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if threading.get_ident() != self.thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+
 def _cut_node(model: nn.Module, graph: fx.Graph, layer: str | None, pre_relu: bool) -> fx.Node:
     names = [name for name, _ in model.named_modules() if name]
     if layer not in names:
         raise InputError(f"The net has no layer '{layer}'; {nearest(str(layer), names)}")
-    scope = layer + "."
+    scope = f"{layer}."
     inside = [node for node in graph.nodes if any((name + ".").startswith(scope) for name in _scopes(node))]
     if not inside:
         raise InputError(f"Layer '{layer}' is not used in the net's forward pass; choose another.")
@@ -68,7 +96,7 @@ def _cut_node(model: nn.Module, graph: fx.Graph, layer: str | None, pre_relu: bo
     relus = [node for node in inside if _is_relu(model, node)]
     if not relus:
         raise InputError(f"Layer '{layer}' has no ReLU; set target.pre_relu=false to take its output.")
-    return relus[-1].args[0]  # type: ignore[return-value]
+    return relus[-1].args[0]
 
 
 def _scopes(node: fx.Node) -> list[str]:
@@ -84,12 +112,19 @@ def _is_relu(model: nn.Module, node: fx.Node) -> bool:
 
 
 def _subgraph(
-    model: nn.Module, graph: fx.Graph, nodes: list[fx.Node], *, output: fx.Node | None = None, replaced: fx.Node | None = None
+    model: nn.Module,
+    graph: fx.Graph,
+    nodes: list[fx.Node],
+    *,
+    output: fx.Node | None = None,
+    replaced: fx.Node | None = None,
 ) -> fx.GraphModule:
     """The nodes as a module: ending at `output`, or with `replaced` as its only input."""
     part, copies = fx.Graph(), {}
     if replaced is not None:
         copies[replaced] = part.placeholder("feature")
+        if any(map(_overwrites, nodes)):
+            copies[replaced] = part.call_method("clone", (copies[replaced],))
         needed = {n for node in nodes for n in node.all_input_nodes if n.op == "get_attr"}
         nodes = [n for n in graph.nodes if n in needed and n not in nodes] + nodes
     for node in nodes:
@@ -101,3 +136,9 @@ def _subgraph(
         part.output(copies[output])
     part.lint()
     return fx.GraphModule(model, part)
+
+
+def _overwrites(node: fx.Node) -> bool:
+    """Whether it is a call such as x.relu_() or F.relu_(x), which changes its argument."""
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    return node.op in ("call_method", "call_function") and name.endswith("_") and not name.endswith("__")

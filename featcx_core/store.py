@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,7 +121,9 @@ class Store:
         try:
             manifest = fill(folder)
             names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-            files = {name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in names}
+            files = {
+                name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in names
+            }
             content = _content(files, manifest.get("volatile", ()))
             manifest = {"stage": stage, "key": key, "digest": content} | manifest | {"files": files}
             _write(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
@@ -158,10 +160,31 @@ class Store:
         if len(found) != 1:
             many = "; ".join(f"{m['stage']}/{m['key'][:12]}" for m in found[:5])
             raise InputError(
-                f"Several artifacts start with '{key}': {many}. Give more of the key." if found
+                f"Several artifacts start with '{key}': {many}. Give more of the key."
+                if found
                 else f"No artifact in {self.root} has a key that starts with '{key}'; see `featcx artifacts list`."
-            )  # fmt: skip
+            )
         return found[0]
+
+    def lineage(self, refs: Iterable[ArtifactRef]) -> list[dict[str, Any]]:
+        """The manifests of these artifacts and of all that they were made from, inputs before what uses them."""
+        found: dict[str, dict[str, Any]] = {}
+
+        def visit(value: Any) -> None:
+            if isinstance(value, list):
+                for entry in value:
+                    visit(entry)
+            elif isinstance(value, dict) and set(value) == {"stage", "key", "digest"}:
+                path = f"{value['stage']}/{value['key']}"
+                if path not in found:
+                    manifest = self.manifest(ArtifactRef(**value))
+                    visit(manifest["lineage"])
+                    found[path] = manifest
+            elif isinstance(value, dict):
+                visit(list(value.values()))
+
+        visit([ref.model_dump() for ref in refs])
+        return list(found.values())
 
     def verify(self) -> list[Damage]:
         """Hashes every file of every artifact; the damaged ones, empty when all is well."""

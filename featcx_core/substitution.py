@@ -51,7 +51,9 @@ def predict_substituted(table: ComponentTable, head: nn.Module, device: torch.de
         logits = torch.stack([head(feature).float() for feature in features.unbind(1)], 1)
         correct.append((logits.argmax(2) == y[:, None]).cpu())
         wanted = y[:, None].expand(logits.shape[:2])
-        losses.append(F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none").view(wanted.shape).cpu())
+        losses.append(
+            F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none").view(wanted.shape).cpu()
+        )
     return Predictions(torch.cat(correct), torch.cat(losses))
 
 
@@ -74,10 +76,12 @@ def measure_substitution(
     splits = pd.DataFrame(
         [
             {
-                "split": split, "rows": len(a.correct),
-                "accuracy": float(a.correct[:, 0].double().mean()), "loss": float(a.losses[:, 0].double().mean()),
+                "split": split,
+                "rows": len(a.correct),
+                "accuracy": float(a.correct[:, 0].double().mean()),
+                "loss": float(a.losses[:, 0].double().mean()),
             }
             for split, a in answers.items()
         ]
-    )  # fmt: skip
+    )
     return Substitution(frame, splits, orders[int(validation[1:].argmax())], answers)

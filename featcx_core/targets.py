@@ -95,11 +95,15 @@ def custom(net: str) -> Callable[..., nn.Module]:
     module, _, function = net.partition(":")
     allowed = [name.strip() for name in os.environ.get("FEATCX_ALLOW_IMPORTS", "").split(",") if name.strip()]
     if module not in allowed:
-        raise InputError(f"'{net}' is code that featcx may not import; add {module} to FEATCX_ALLOW_IMPORTS to allow it.")
+        raise InputError(
+            f"'{net}' is code that featcx may not import; add {module} to FEATCX_ALLOW_IMPORTS to allow it."
+        )
     try:
         return getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
-        raise InputError(f"'{net}' cannot be loaded ({error}); give module:function of an importable module.") from error
+        raise InputError(
+            f"'{net}' cannot be loaded ({error}); give module:function of an importable module."
+        ) from error
 
 
 def check_net(net: str) -> None:
@@ -150,9 +154,13 @@ class TargetNet(nn.Module):
         layer = layer or (own[1] if own else None)
         pre_relu = (own is not None) if pre_relu is None else pre_relu
         self.config: dict[str, Any] = {
-            "net": net, "in_shape": list(in_shape), "classes": classes,
-            "layer": layer, "pre_relu": pre_relu, "options": options or {},
-        }  # fmt: skip
+            "net": net,
+            "in_shape": list(in_shape),
+            "classes": classes,
+            "layer": layer,
+            "pre_relu": pre_relu,
+            "options": options or {},
+        }
         self.model = build_net(net, in_shape[0], classes, options)
         split = split_net(self.model, layer, pre_relu, in_shape)
         # Halves of the same parameters: kept out of the module tree so that the state dict holds each weight once.
@@ -179,21 +187,27 @@ def train_target(
     seen: Tensor,
     schedule: ScheduleSpec,
     *,
-    seed: int,
-    numerics: Numerics,
-    device: torch.device,
+    seed: int = 0,
+    numerics: Numerics | None = None,
+    device: torch.device | str = "cpu",
     checkpoint: Checkpoint | None = None,
     on_step: Callable[[Step], None] | None = None,
 ) -> dict[str, Any]:
     """Trains a target on the images `seen` by cross-entropy; the loss curve, by samples drawn."""
     result = fit(
-        net, Augmented(data, seen, device), cross_entropy, schedule,
-        seed=seed, numerics=numerics, checkpoint=checkpoint, on_step=on_step,
-    )  # fmt: skip
+        net,
+        Augmented(data, seen, device),
+        cross_entropy,
+        schedule,
+        seed=seed,
+        numerics=numerics,
+        checkpoint=checkpoint,
+        on_step=on_step,
+    )
     return result._asdict()
 
 
-def score_target(net: TargetNet, data: Dataset, seen: Tensor, device: torch.device) -> dict[str, float]:
+def score_target(net: TargetNet, data: Dataset, seen: Tensor, device: torch.device | str = "cpu") -> dict[str, float]:
     """Accuracy and cross-entropy in nats on the seen and on the test images, without augmentation."""
     scores = {}
     for split, name in (("seen", "train"), ("test", "test")):

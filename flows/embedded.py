@@ -8,7 +8,9 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -21,49 +23,78 @@ QUIET = {
 }
 
 
-def prepare_environment(store: Path, debug: bool) -> None:
+def prepare_environment(debug: bool) -> None:
     """Sets what Prefect reads on import; what the user has set stays. Call before importing prefect."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if debug:
         os.environ["PREFECT_LOGGING_LEVEL"] = "INFO"
-    if "PREFECT_API_URL" not in os.environ:
-        os.environ.setdefault("PREFECT_HOME", str(store / ".prefect" / "home"))
 
 
-@contextlib.contextmanager
-def prefect_server(store: Path) -> Iterator[str]:
-    """The API to report to: the user's own server where PREFECT_API_URL names one, else a temporary one."""
-    if url := os.environ.get("PREFECT_API_URL"):
-        yield url
-        return
-    from prefect import __version__
-    from prefect.server.api.server import SubprocessASGIServer
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+class PrefectServer:
+    """The API to report to: the user's own where PREFECT_API_URL names one, else a temporary server with a fresh database.
 
-    template = store / ".prefect" / f"empty-{__version__}.db"
-    with tempfile.TemporaryDirectory(prefix="featcx-") as folder:
-        database = Path(folder) / "prefect.db"
+    A context: entering it begins the start in the background, `url` waits for it, leaving it stops the server.
+    """
+
+    def __init__(self) -> None:
+        self.own = os.environ.get("PREFECT_API_URL")
+        self.folder = tempfile.TemporaryDirectory(prefix="featcx-", ignore_cleanup_errors=True)
+        self.starting: Future[str] | None = None
+        self.server: Any = None
+
+    def __enter__(self) -> PrefectServer:
+        if self.own is None:
+            os.environ.setdefault("PREFECT_HOME", self.folder.name)
+            from prefect.server.api.server import SubprocessASGIServer
+
+            self.server = SubprocessASGIServer()
+            self.starting = ThreadPoolExecutor(1).submit(self._start)
+        return self
+
+    def url(self) -> str:
+        """The API's address, once it answers."""
+        return self.own or self.starting.result()  # type: ignore[union-attr]
+
+    def __exit__(self, *error: object) -> None:
+        if self.server is not None:
+            self.server.stop()
+            for name in ("PREFECT_API_URL", "PREFECT_API_DATABASE_CONNECTION_URL"):
+                os.environ.pop(name, None)
+        self.folder.cleanup()
+
+    def _start(self) -> str:
+        from prefect import __version__
+
+        database, template = Path(self.folder.name) / "prefect.db", cache_folder() / f"prefect-{__version__}.db"
         if template.exists():
             shutil.copyfile(template, database)  # spares the migrations, a third of the start
         os.environ["PREFECT_API_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{database}"
-        server = SubprocessASGIServer()
-        try:
-            server.start(timeout=90)
-            if not template.exists():
-                _copy_database(database, template)
-            os.environ["PREFECT_API_URL"] = server.api_url
-            with temporary_settings({PREFECT_API_URL: server.api_url}):
-                yield server.api_url
-        finally:
-            os.environ.pop("PREFECT_API_URL", None)
-            os.environ.pop("PREFECT_API_DATABASE_CONNECTION_URL", None)
-            server.stop()
+        self.server.start(timeout=90)
+        if not template.exists():
+            _copy_database(database, template)
+        os.environ["PREFECT_API_URL"] = self.server.api_url  # for workers in other processes
+        return self.server.api_url
+
+
+@contextlib.contextmanager
+def reporting_to(url: str) -> Iterator[None]:
+    """Has flows of this thread report to the API at `url`; Prefect may have been imported before it was known."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: url}):
+        yield
+
+
+def cache_folder() -> Path:
+    """What featcx keeps for a user between runs besides the store: an empty Prefect database."""
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "featcx"
 
 
 def _copy_database(source: Path, copy: Path) -> None:
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    fresh = copy.with_suffix(f".{os.getpid()}")
-    with contextlib.closing(sqlite3.connect(source)) as a, contextlib.closing(sqlite3.connect(fresh)) as b:
-        a.backup(b)
-    fresh.rename(copy)
+    with contextlib.suppress(OSError):  # a read-only home only costs the next start a few seconds
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        fresh = copy.with_suffix(f".{os.getpid()}")
+        with contextlib.closing(sqlite3.connect(source)) as a, contextlib.closing(sqlite3.connect(fresh)) as b:
+            a.backup(b)
+        fresh.rename(copy)

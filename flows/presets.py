@@ -13,7 +13,9 @@ from featcx_core.specs import RunSpec, nearest, validate
 
 def preset_names() -> list[str]:
     """The presets that ship with featcx."""
-    return sorted(p.name.removesuffix(".toml") for p in (files("flows") / "presets").iterdir() if p.name.endswith(".toml"))
+    return sorted(
+        p.name.removesuffix(".toml") for p in (files("flows") / "presets").iterdir() if p.name.endswith(".toml")
+    )
 
 
 def preset_values(name: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from featcx_core.seeds import derive_seed
 from featcx_core.sources import source_files, split_sizes
 from featcx_core.specs import Numerics, RunSpec, ScheduleSpec
 from featcx_core.store import FileRef
-from tasks import analyse, train
+from tasks import analyse, present, reliability, train
 from tasks.engine import Stage
 
 Node = Any  # a future of an ArtifactRef, or what else stands for one
@@ -22,14 +22,15 @@ class Submit(Protocol):
 
 
 class Analysed(NamedTuple):
-    """The artifacts of one analysed target, by what they are."""
+    """The artifacts of one analysed network, by stage; None where a stage does not apply."""
 
     target: Node
-    disentanglers: list[Node]
     components: Node
     significance: Node
     effectiveness: Node
     substitution: Node
+    reliability: Node | None
+    decodability: Node | None
 
 
 def data_set(submit: Submit, spec: RunSpec) -> Node:
@@ -44,38 +45,128 @@ def target_net(submit: Submit, spec: RunSpec, data: Node, numerics: Numerics) ->
     """The net whose feature is analysed, trained on its own samples."""
     target = spec.target
     return submit(
-        train.target, data=data, net=target.net, layer=target.layer, pre_relu=target.pre_relu, options=target.options,
-        weights=_weights(target.checkpoint), samples=target.samples, subset_seed=derive_seed(spec.seed, "subset"),
-        seed=derive_seed(spec.seed, "target"), schedule=target.schedule, numerics=numerics,
-    )  # fmt: skip
+        train.target,
+        data=data,
+        net=target.net,
+        layer=target.layer,
+        pre_relu=target.pre_relu,
+        options=target.options,
+        weights=_weights(target.checkpoint),
+        samples=target.samples,
+        subset_seed=derive_seed(spec.seed, "subset"),
+        seed=derive_seed(spec.seed, "target"),
+        schedule=target.schedule,
+        numerics=numerics,
+    )
 
 
 def disentangle(submit: Submit, spec: RunSpec, data: Node, target: Node, numerics: Numerics, scope: str) -> list[Node]:
     """The chain of disentanglers, each depth warm-started from the one before."""
-    settings, chain = spec.disentangler, []
+    settings, chain = spec.disentangler, list[Node]()
     for i, blocks in enumerate(settings.blocks):
         chain.append(
             submit(
-                train.disentangler, scope, data=data, target=target, previous=chain[-1] if chain else None, blocks=blocks,
-                width=settings.width, identity=settings.protocol == "fast",
+                train.disentangler,
+                scope,
+                data=data,
+                target=target,
+                previous=chain[-1] if chain else None,
+                blocks=blocks,
+                width=settings.width,
+                identity=settings.protocol == "fast",
                 seed=derive_seed(spec.seed, "disentangler", blocks),
-                schedule=with_batch(settings.schedule, settings.batches, i), numerics=numerics,
+                schedule=with_batch(settings.schedule, settings.batches, i),
+                numerics=numerics,
             )
-        )  # fmt: skip
+        )
     return chain
 
 
+def exemplary_nets(submit: Submit, spec: RunSpec, data: Node, numerics: Numerics) -> list[Node]:
+    """A and B, trained on the whole pool; the same for every target and seed."""
+    settings, own = spec.exemplary, spec.target
+    same = settings.net is None or settings.net == own.net
+    paths = settings.checkpoints or (None, None)
+    return [
+        submit(
+            train.target,
+            "exemplary",
+            data=data,
+            net=settings.net or own.net,
+            layer=own.layer if same else None,
+            pre_relu=own.pre_relu if same else None,
+            options=own.options if same else {},
+            weights=_weights(path),
+            samples=None,
+            subset_seed=0,
+            seed=seed,
+            schedule=settings.schedule,
+            numerics=numerics,
+        )
+        for seed, path in zip(settings.seeds, paths, strict=True)
+    ]
+
+
+def reliable_trunks(
+    submit: Submit, spec: RunSpec, data: Node, target: Node, exemplary: list[Node], numerics: Numerics, scope: str
+) -> tuple[list[Node], list[Node]]:
+    """(trunks, cycles of maps back), each a chain over the depths."""
+    settings, trunks, cycles = spec.reliability, list[Node](), list[Node]()
+    for i, blocks in enumerate(spec.disentangler.blocks):
+        seed = derive_seed(spec.seed, "trunk", blocks)
+        trunk = submit(
+            reliability.trunk,
+            scope,
+            data=data,
+            target=target,
+            exemplary=exemplary,
+            previous=trunks[-1] if trunks else None,
+            blocks=blocks,
+            width=spec.disentangler.width,
+            identity=spec.disentangler.protocol == "fast",
+            seed=seed,
+            schedule=with_batch(settings.schedule, settings.batches, i),
+            numerics=numerics,
+        )
+        cycle = submit(
+            reliability.cycle,
+            scope,
+            data=data,
+            trunk=trunk,
+            previous=cycles[-1] if cycles else None,
+            blocks=blocks,
+            steps=settings.cycle_steps,
+            rounds=settings.rounds,
+            rows=spec.components.rows,
+            rows_seed=rows_seed(spec),
+            seed=seed,
+        )
+        trunks, cycles = [*trunks, trunk], [*cycles, cycle]
+    return trunks, cycles
+
+
 def analyse_target(
-    submit: Submit, spec: RunSpec, data: Node, target: Node, numerics: Numerics, scope: str = ""
+    submit: Submit,
+    spec: RunSpec,
+    data: Node,
+    target: Node,
+    exemplary: list[Node] | None,
+    numerics: Numerics,
+    scope: str = "",
 ) -> Analysed:
     """The sub-DAG that every network goes through: disentangle, extract, then fan out the analyses."""
     chain = disentangle(submit, spec, data, target, numerics, scope)
     components = submit(
-        analyse.components, scope, data=data, target=target, disentanglers=chain, settings=spec.components,
-        seed=derive_seed(spec.dataset.split_seed, "rows"),
-    )  # fmt: skip
-    seed = derive_seed(spec.seed, "bootstrap")
-    significance = submit(analyse.significance, scope, components=components, settings=spec.analysis, seed=seed)
+        analyse.components,
+        scope,
+        data=data,
+        target=target,
+        disentanglers=chain,
+        settings=spec.components,
+        seed=rows_seed(spec),
+    )
+    common = {"settings": spec.analysis, "seed": derive_seed(spec.seed, "bootstrap")}
+    significance = submit(analyse.significance, scope, components=components, **common)
     shards = {
         split: [
             submit(analyse.shapley, scope, components=components, target=target, split=split, part=part)
@@ -84,17 +175,60 @@ def analyse_target(
         for split in ("seen", "test")
     }
     effectiveness = submit(
-        analyse.effectiveness, scope, components=components, significance=significance, **shards,
-        settings=spec.analysis, seed=seed,
-    )  # fmt: skip
+        analyse.effectiveness, scope, components=components, significance=significance, **shards, **common
+    )
     substitution = submit(analyse.substitution, scope, components=components, target=target)
-    return Analysed(target, chain, components, significance, effectiveness, substitution)
+    reliable = decodable = None
+    if exemplary is not None:
+        trunks, cycles = reliable_trunks(submit, spec, data, target, exemplary, numerics, scope)
+        reliable = submit(
+            reliability.reliability,
+            scope,
+            data=data,
+            components=components,
+            trunks=trunks,
+            cycles=cycles,
+            rounds=spec.reliability.rounds_read,
+            **common,
+        )
+        decodable = submit(
+            reliability.decodability,
+            scope,
+            data=data,
+            components=components,
+            exemplary=exemplary,
+            ridges=spec.reliability.ridges,
+            floor_seed=derive_seed(spec.exemplary.seeds[0], "floor"),
+            **common,
+        )
+    return Analysed(target, components, significance, effectiveness, substitution, reliable, decodable)
+
+
+def whole_run(submit: Submit, spec: RunSpec, numerics: Numerics) -> tuple[dict[str, Analysed], Node]:
+    """Everything one run does: the analysed networks by name, and the report on them."""
+    data = data_set(submit, spec)
+    exemplary = exemplary_nets(submit, spec, data, numerics) if spec.reliability.enabled else None
+    target = target_net(submit, spec, data, numerics)
+    analysed = {"target": analyse_target(submit, spec, data, target, exemplary, numerics)}
+    notes = {} if exemplary else {"reliability": "Reliability is off (reliability.enabled = false)."}
+    report = submit(
+        present.report,
+        analysed={name: nodes._asdict() for name, nodes in analysed.items()},
+        spec=spec.model_dump(mode="json", exclude={"runtime"}),
+        notes=notes,
+    )
+    return analysed, report
+
+
+def rows_seed(spec: RunSpec) -> int:
+    """The seed of which rows of a split are stored: one for all targets of a data set, so that they compare."""
+    return derive_seed(spec.dataset.split_seed, "rows")
 
 
 def parts(spec: RunSpec, split: str) -> int:
     """Parquet parts of a split, known before anything is computed."""
     rows = split_sizes(spec.dataset, spec.target.samples)[split]
-    if spec.components.rows is not None:
+    if spec.components.rows != "all":
         rows = min(rows, spec.components.rows)
     return math.ceil(rows / spec.components.part_rows)
 
@@ -108,3 +242,15 @@ def _weights(path: str | None) -> FileRef | None:
     from pathlib import Path
 
     return FileRef.of(path, [Path(path)]) if path else None
+
+
+def count_stages(spec: RunSpec) -> int:
+    """How many stages a run has."""
+    stages: set[str] = set()
+
+    def submit(stage: Stage, scope: str = "", **arguments: Any) -> str:
+        stages.add(f"{stage.name} {scope} {len(stages)}")
+        return f"node {len(stages)}"
+
+    whole_run(submit, spec, Numerics())
+    return len(stages)

@@ -14,9 +14,14 @@ SPLITS = ("pool", "validation", "seen", "test")
 
 @stage("components")
 def components(
-    work: Work, *, data: ArtifactRef, target: ArtifactRef, disentanglers: list[ArtifactRef], settings: ComponentsSpec,
+    work: Work,
+    *,
+    data: ArtifactRef,
+    target: ArtifactRef,
+    disentanglers: list[ArtifactRef],
+    settings: ComponentsSpec,
     seed: int,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Every split's components as Parquet, at most `settings.rows` images a split."""
     from safetensors.torch import load_file
 
@@ -34,11 +39,19 @@ def components(
     total, done, worst, counts = sum(len(rows[1]) for rows in chosen.values()), 0, 0.0, {}
     for split, (images, labels, samples) in chosen.items():
         error = extract(
-            teacher.feature, {net.order: net for net in nets}, images, labels, samples, work.folder / split,
-            normalise=dataset.normalise, device=work.device, dtype=settings.dtype, part_rows=settings.part_rows,
+            teacher.feature,
+            {net.order: net for net in nets},
+            images,
+            labels,
+            samples,
+            work.folder / split,
+            normalise=dataset.normalise,
+            device=work.device,
+            dtype=settings.dtype,
+            part_rows=settings.part_rows,
             meta={"split": split, "target": target.digest, "disentanglers": [ref.digest for ref in disentanglers]},
             progress=lambda n, _, before=done: work.progress.count(before + n, total),  # type: ignore[misc]
-        )  # fmt: skip
+        )
         worst, done, counts[split] = max(worst, error), done + len(labels), len(labels)
     return {"rows": counts, "rounding": worst, "shape": list(teacher.shape), "orders": [net.order for net in nets]}
 
@@ -80,9 +93,15 @@ def shapley(work: Work, *, components: ArtifactRef, target: ArtifactRef, split: 
 
 @stage("effectiveness")
 def effectiveness(
-    work: Work, *, components: ArtifactRef, significance: ArtifactRef, seen: list[ArtifactRef], test: list[ArtifactRef],
-    settings: AnalysisSpec, seed: int,
-) -> dict[str, Any]:  # fmt: skip
+    work: Work,
+    *,
+    components: ArtifactRef,
+    significance: ArtifactRef,
+    seen: list[ArtifactRef],
+    test: list[ArtifactRef],
+    settings: AnalysisSpec,
+    seed: int,
+) -> dict[str, Any]:
     """Shapley values, effectiveness and over-fitting from the shards' losses."""
     import torch
     from safetensors.torch import load_file, save_file

@@ -9,12 +9,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import json
-import os
 import platform
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +41,7 @@ class Env(BaseModel):
         run: names the run's progress notes.
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads of each stage.
+        checkpoint_seconds: how often a training saves itself.
         exclusive: lease a device before computing; false where Ray has placed the task on one already.
     """
 
@@ -54,6 +52,7 @@ class Env(BaseModel):
     device: str = "auto"
     threads: int = 1
     exclusive: bool = True
+    checkpoint_seconds: float = 20.0
 
 
 @dataclass
@@ -66,6 +65,7 @@ class Work:
     progress: Progress
     key: str
     stage: str
+    checkpoint_seconds: float
 
     def path(self, ref: ArtifactRef) -> Path:
         """The folder of an input."""
@@ -75,7 +75,8 @@ class Work:
         """Where a training saves itself and resumes from; removed when the stage is published."""
         from featcx_core.fit import Checkpoint
 
-        return Checkpoint(checkpoint_folder(self.store, self.stage, self.key), self.key)
+        folder = checkpoint_folder(self.store, self.stage, self.key)
+        return Checkpoint(folder, self.key, self.checkpoint_seconds)
 
 
 def checkpoint_folder(store: Store, stage: str, key: str) -> Path:
@@ -136,9 +137,13 @@ class Stage:
         run.__signature__ = inspect.Signature([env, *own])  # type: ignore[attr-defined]
         run.__annotations__ = {}
         self.task: Task[..., ArtifactRef] = Task(
-            run, name=name, cache_policy=StoreCache(stage=name), persist_result=True, result_serializer="json",
+            run,
+            name=name,
+            cache_policy=StoreCache(stage=name),
+            persist_result=True,
+            result_serializer="json",
             log_prints=False,
-        )  # fmt: skip
+        )
 
     def submit(self, env: Env, scope: str = "", **arguments: Any) -> PrefectFuture[ArtifactRef]:
         """Has the task run when its inputs exist; the future of its reference."""
@@ -159,7 +164,7 @@ class Stage:
 
     def describe(self, arguments: dict[str, Any]) -> str:
         """The stage's name and label: 'disentangler m4'."""
-        return f"{self.name} {self.label.format(**arguments)}".strip()
+        return f"{self.name} {self.label.format(**arguments)}".replace("n=None", "whole pool").strip()
 
 
 def stage(name: str, *, label: str = "", computes: bool = True) -> Callable[[Body], Stage]:
@@ -180,7 +185,9 @@ def execute(stage: Stage, arguments: dict[str, Any], env: Env) -> ArtifactRef:
         held = stack.enter_context(lease(env.device, env.threads, env.exclusive)) if stage.computes else None
         progress.note("running")
         try:
-            ref = store.publish(stage.name, key, functools.partial(_fill, stage, arguments, env, store, key, held, progress))
+            ref = store.publish(
+                stage.name, key, functools.partial(_fill, stage, arguments, env, store, key, held, progress)
+            )
         except BaseException as error:
             progress.fail(error)
             raise
@@ -190,15 +197,21 @@ def execute(stage: Stage, arguments: dict[str, Any], env: Env) -> ArtifactRef:
 
 
 def _fill(
-    stage: Stage, arguments: dict[str, Any], env: Env, store: Store, key: str, held: Lease | None, progress: Progress,
+    stage: Stage,
+    arguments: dict[str, Any],
+    env: Env,
+    store: Store,
+    key: str,
+    held: Lease | None,
+    progress: Progress,
     folder: Path,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(env.threads)
     device = torch.device(held.device if held else "cpu")
     started, clock = datetime.now(UTC), time.perf_counter()
-    work = Work(folder, store, device, progress, key, stage.name)
+    work = Work(folder, store, device, progress, key, stage.name, env.checkpoint_seconds)
     metrics = stage.body(work, **arguments)
     lineage = {name: _jsonable(value) for name, value in arguments.items() if _has_refs(value)}
     return {

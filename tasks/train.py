@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from featcx_core.specs import DatasetSpec, Numerics, ScheduleSpec
@@ -19,16 +20,30 @@ def data(work: Work, *, settings: DatasetSpec, files: FileRef | None) -> dict[st
     loaded = load_dataset(where, work.progress.count)
     loaded.save(work.folder)
     return {
-        "classes": len(loaded.classes), "shape": list(loaded.shape), "pool": len(loaded.pool),
-        "validation": len(loaded.validation), "test": len(loaded.test_labels),
-    }  # fmt: skip
+        "classes": len(loaded.classes),
+        "shape": list(loaded.shape),
+        "pool": len(loaded.pool),
+        "validation": len(loaded.validation),
+        "test": len(loaded.test_labels),
+    }
 
 
-@stage("target", label="{net} {samples}")
+@stage("target", label="{net} n={samples}")
 def target(
-    work: Work, *, data: ArtifactRef, net: str, layer: str | None, pre_relu: bool | None, options: dict[str, Any],
-    weights: FileRef | None, samples: int | None, subset_seed: int, seed: int, schedule: ScheduleSpec, numerics: Numerics,
-) -> dict[str, Any]:  # fmt: skip
+    work: Work,
+    *,
+    data: ArtifactRef,
+    net: str,
+    layer: str | None,
+    pre_relu: bool | None,
+    options: dict[str, Any],
+    weights: FileRef | None,
+    samples: int | None,
+    subset_seed: int,
+    seed: int,
+    schedule: ScheduleSpec,
+    numerics: Numerics,
+) -> dict[str, Any]:
     """A target or exemplary net, trained on `samples` images of the pool (None: all of it), or read from `weights`."""
     from safetensors.torch import save_file
 
@@ -37,17 +52,26 @@ def target(
     from featcx_core.seeds import seeded
 
     dataset = Dataset.load(work.path(data))
-    seen = dataset.pool if samples is None else balanced_subset(dataset.train_labels, dataset.pool, samples, subset_seed)
+    seen = (
+        dataset.pool if samples is None else balanced_subset(dataset.train_labels, dataset.pool, samples, subset_seed)
+    )
     with seeded(seed):
         model = targets.TargetNet(net, dataset.shape, len(dataset.classes), layer, pre_relu, options)
     history = None
     if weights is not None:
-        networks.load_weights(model.model, weights.path)
+        networks.load_weights(model.model, Path(weights.path))
     else:
         history = targets.train_target(
-            model, dataset, seen, schedule, seed=seed, numerics=numerics, device=work.device,
-            checkpoint=work.checkpoint(), on_step=work.progress.step,
-        )  # fmt: skip
+            model,
+            dataset,
+            seen,
+            schedule,
+            seed=seed,
+            numerics=numerics,
+            device=work.device,
+            checkpoint=work.checkpoint(),
+            on_step=work.progress.step,
+        )
     networks.save_network(model, work.folder)
     save_file({"seen": seen}, work.folder / "seen.safetensors")
     scores = targets.score_target(model, dataset, seen, work.device)
@@ -57,9 +81,18 @@ def target(
 
 @stage("disentangler", label="m{blocks}")
 def disentangler(
-    work: Work, *, data: ArtifactRef, target: ArtifactRef, previous: ArtifactRef | None, blocks: int, width: int,
-    identity: bool, seed: int, schedule: ScheduleSpec, numerics: Numerics,
-) -> dict[str, Any]:  # fmt: skip
+    work: Work,
+    *,
+    data: ArtifactRef,
+    target: ArtifactRef,
+    previous: ArtifactRef | None,
+    blocks: int,
+    width: int,
+    identity: bool,
+    seed: int,
+    schedule: ScheduleSpec,
+    numerics: Numerics,
+) -> dict[str, Any]:
     """Φ of one depth, warm-started from the previous one."""
     from featcx_core import networks
     from featcx_core.data import Dataset
@@ -73,9 +106,17 @@ def disentangler(
     if previous is not None:
         net.warm_start(networks.load_network(work.path(previous), Disentangler), identity=identity)
     history = train_disentangler(
-        net, teacher.feature, dataset, dataset.pool, schedule, seed=seed, numerics=numerics, device=work.device,
-        checkpoint=work.checkpoint(), on_step=work.progress.step,
-    )  # fmt: skip
+        net,
+        teacher.feature,
+        dataset,
+        dataset.pool,
+        schedule,
+        seed=seed,
+        numerics=numerics,
+        device=work.device,
+        checkpoint=work.checkpoint(),
+        on_step=work.progress.step,
+    )
     networks.save_network(net, work.folder)
     (work.folder / "history.json").write_text(json.dumps(history._asdict()))
     return {"order": net.order, "loss": history.loss[-1]}

@@ -1,0 +1,228 @@
+"""Reliability: the part of a feature that nets trained for the same task share, up to linear maps of channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from featcx_core.bootstrap import covariance, interval
+from featcx_core.components import ComponentTable
+from featcx_core.data import Augmented, Dataset
+from featcx_core.disentangler import Disentangler
+from featcx_core.errors import InputError
+from featcx_core.fit import Checkpoint, FitResult, Step, fit, reproduce
+from featcx_core.seeds import generator
+from featcx_core.specs import Numerics, ScheduleSpec
+from featcx_core.split import Shape
+
+Forward = Callable[[Tensor], Tensor]
+
+
+class Trunk(nn.Module):
+    """The reliable trunk ψ with K bias-free 1×1 convolutions g_k, one a net, the target's first (METHOD §5).
+
+    Args:
+        blocks, in_shape, width: as of the disentangler; ψ has the shape of the first net's feature.
+        out_shapes: (C, H, W) of each net's feature, all of one H×W.
+    """
+
+    def __init__(self, blocks: int, in_shape: Shape, out_shapes: Sequence[Shape], width: int) -> None:
+        super().__init__()
+        if len({tuple(shape[1:]) for shape in out_shapes}) > 1:
+            raise InputError("Target and exemplary features differ in height or width; choose layers of the same size.")
+        self.config = {"blocks": blocks, "in_shape": in_shape, "out_shapes": list(out_shapes), "width": width}
+        self.psi = Disentangler(blocks, in_shape, out_shapes[0], width)
+        channels = out_shapes[0][0]
+        self.maps = nn.ModuleList(nn.Conv2d(channels, shape[0], 1, bias=False) for shape in out_shapes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Images to the K reproduced features."""
+        psi = self.psi(x)
+        return tuple(g(psi) for g in self.maps)
+
+    def warm_start(self, shallower: Trunk, *, identity: bool) -> None:
+        """As of the disentangler; with `identity` the maps g_k are copied too, else they start fresh, as published."""
+        self.psi.warm_start(shallower.psi, identity=identity)
+        if identity:
+            self.maps.load_state_dict(shallower.maps.state_dict())
+
+    def matrices(self) -> list[Tensor]:
+        """The maps g_k as matrices (C_k, C)."""
+        return [g.weight.detach().flatten(1) for g in self.maps]
+
+
+def train_trunk(
+    trunk: Trunk,
+    features: Sequence[nn.Module],
+    data: Dataset,
+    schedule: ScheduleSpec,
+    *,
+    seed: int = 0,
+    numerics: Numerics | None = None,
+    device: torch.device | str = "cpu",
+    checkpoint: Checkpoint | None = None,
+    on_step: Callable[[Step], None] | None = None,
+) -> FitResult:
+    """Trains ψ and g_k: min Σ_k E‖f_k(x) − g_k(ψ(x))‖² over augmented images of the pool (Ren et al. 2021, eq. 5)."""
+    teachers = reproduce(*(feature.to(device) for feature in features))
+    return fit(
+        trunk,
+        Augmented(data, data.pool, device),
+        teachers,
+        schedule,
+        seed=seed,
+        numerics=numerics,
+        checkpoint=checkpoint,
+        on_step=on_step,
+    )
+
+
+@torch.no_grad()
+def second_moment(psi: Forward, batches: Sequence[Tensor]) -> Tensor:
+    """Σ = E[ψψᵀ] over samples and positions, float64 (C, C), from normalised images."""
+    total, count = None, 0
+    for images in batches:
+        flat = psi(images).transpose(0, 1).flatten(1).double()
+        total = flat @ flat.T if total is None else total + flat @ flat.T
+        count += flat.shape[1]
+    if total is None:
+        raise ValueError("no images to take the second moment of")
+    return total / count
+
+
+def fit_cycle(
+    second_moment: Tensor,
+    maps: Sequence[Tensor],
+    *,
+    steps: int = 32_000,
+    rounds: int = 10,
+    lr: float = 1e-3,
+    lr_end: float = 1e-4,
+    start: Sequence[Tensor] | None = None,
+    seed: int = 0,
+    on_step: Callable[[int, int], None] | None = None,
+) -> list[Tensor]:
+    """The maps back h_k that minimise Σ_r Σ_k ‖(h_k g_k − I) ψ_{r−1}‖², ψ_r = A ψ_{r−1}, A = (1/K) Σ_k h_k g_k.
+
+    Only channels are mixed, so the loss depends on the images through Σ = E[ψψᵀ] alone, and for round r it is
+    Σ_k tr((h_k g_k − I) Σ_r (h_k g_k − I)ᵀ) / C with Σ_r = A^{r−1} Σ (A^{r−1})ᵀ, whose gradient is exact here. The schedule
+    is the authors': epochs of `rounds` passes, one r a pass, 32 steps each, Adam, the gradient stopped through ψ_{r−1}.
+
+    Departures from the authors' code:
+        1. Expectations over all images replace minibatches, so no noise of sampling enters the maps.
+        2. The exact minimiser is h_k = g_k⁻¹ with zero loss, so where the optimiser stops defines the published metric;
+           see `Reliability.shrinkage`.
+
+    Args:
+        second_moment: Σ (C, C).
+        maps: g_k (C_k, C).
+        start: h_k (C, C_k) to begin with, for instance of the previous depth; PyTorch's initial weights if None.
+
+    Returns:
+        h_k (C, C_k), of Σ's type.
+    """
+    channels, widest = len(second_moment), max(len(g) for g in maps)
+    sigma, identity = second_moment, torch.eye(channels).to(second_moment)
+    # One tensor for all k: narrower nets are padded with zero rows, whose columns of h get no gradient.
+    g = torch.stack([nn.functional.pad(m.to(sigma), (0, 0, 0, widest - len(m))) for m in maps])
+    if start is None:
+        bound, rng = [len(m) ** -0.5 for m in maps], generator(seed)
+        start = [(2 * torch.rand(channels, len(m), generator=rng) - 1) * b for m, b in zip(maps, bound, strict=True)]
+    h = torch.stack([nn.functional.pad(m.to(sigma), (0, widest - m.shape[1])) for m in start]).requires_grad_()
+    optimiser = torch.optim.Adam([h], lr=lr, fused=True)
+    epochs = max(1, round(steps / (32 * rounds)))
+    total, done = epochs * rounds * 32, 0
+    for epoch in range(epochs):
+        optimiser.param_groups[0]["lr"] = lr * (lr_end / lr) ** (epoch / max(1, epochs - 1))
+        for r in range(rounds):
+            for _ in range(32):
+                with torch.no_grad():
+                    there_and_back = h @ g
+                    root = torch.linalg.matrix_power(there_and_back.mean(0), r)
+                    moment = root @ sigma @ root.T
+                    h.grad = (2 / channels) * ((there_and_back - identity) @ moment @ g.mT)
+                optimiser.step()
+            done += 32
+        if on_step is not None:
+            on_step(done, total)
+    return [part[:, : len(m)] for part, m in zip(h.detach(), maps, strict=True)]
+
+
+def reliable_map(maps: Sequence[Tensor], back: Sequence[Tensor], rounds: int) -> Tensor:
+    """M (C_target, C) with Φ^reli = M ψ: g_target A^rounds."""
+    cycle = torch.stack([h.double() @ g.double() for h, g in zip(back, maps, strict=True)]).mean(0)
+    return maps[0].double() @ torch.linalg.matrix_power(cycle, rounds)
+
+
+class Reliability(NamedTuple):
+    """A row an order.
+
+    Columns: `fit` Var[gψ]/Var[Φ], `shrinkage` Var[gψ_R]/Var[gψ], their product `reliability` Var[Φ^reli]/Var[Φ] with its
+    interval; per component `component_ratio` Var[c^reli]/Var[c] (no share: it can pass 1, which `above_one` flags),
+    `reliable_share` Var[c^reli]/Var[f] and `unreliable_share` Var[c − c^reli]/Var[f].
+    """
+
+    orders: pd.DataFrame
+
+
+@torch.no_grad()
+def measure_reliability(
+    table: ComponentTable,
+    trunks: Sequence[Trunk],
+    back: Sequence[Sequence[Tensor]],
+    images: Callable[[Tensor], Tensor],
+    *,
+    rounds: int,
+    bootstrap: int,
+    confidence: float,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> Reliability:
+    """Reliability over the rows of a table (the pool's), METHOD §5; Ren et al. 2021, eqs. 5 to 7.
+
+    Args:
+        table: the components.
+        trunks, back: ψ with g_k, and h_k, of each order.
+        images: sample numbers to normalised images.
+        rounds: R at which the reliable part is read.
+    """
+    players = len(table.orders)
+    readers = [
+        (trunk.psi, trunk.matrices()[0].double(), reliable_map(trunk.matrices(), h, rounds).to(device))
+        for trunk, h in zip(trunks, back, strict=True)
+    ]
+
+    def maps():  # type: ignore[no-untyped-def]  # (b, 3L + 1, C, H, W): Φ, gψ and Φ^reli of each order, then f
+        for batch in table.batches([*table.tensor_columns, "sample"], 128):
+            parts = torch.stack([batch[name].float() for name in table.tensor_columns], 1).to(device).cumsum(1)
+            x = images(batch["sample"])
+            psi = [trunk(x).double() for trunk, _, _ in readers]
+            through = [torch.einsum("oc,nchw->nohw", g, p) for (_, g, _), p in zip(readers, psi, strict=True)]
+            reliable = [torch.einsum("oc,nchw->nohw", m, p) for (_, _, m), p in zip(readers, psi, strict=True)]
+            yield torch.cat([parts[:, :-1], torch.stack([*through, *reliable], 1).float(), parts[:, -1:]], 1)
+
+    moments = covariance(maps(), len(table), bootstrap, seed, device)
+    unit = torch.eye(3 * players + 1)
+    phi, through, reliable, f = unit[:players], unit[players : 2 * players], unit[2 * players : -1], unit[-1]
+    c = torch.cat([phi[:1], phi[1:] - phi[:-1]])
+    c_reliable = torch.cat([reliable[:1], reliable[1:] - reliable[:-1]])
+    ratios = {
+        "fit": (through, phi),
+        "shrinkage": (reliable, through),
+        "reliability": (reliable, phi),
+        "component_ratio": (c_reliable, c),
+        "reliable_share": (c_reliable, f.expand(players, -1)),
+        "unreliable_share": (c - c_reliable, f.expand(players, -1)),
+    }
+    columns: dict[str, list[float] | list[int] | list[bool]] = {"order": list(table.orders)}
+    for name, (above, below) in ratios.items():
+        (a, a_draws), (b, b_draws) = moments.variance(above), moments.variance(below)
+        ends = [interval(draws, confidence) for draws in (a_draws / b_draws).T]
+        columns |= {name: (a / b).tolist(), f"{name}_low": [e[0] for e in ends], f"{name}_high": [e[1] for e in ends]}
+    frame = pd.DataFrame(columns)
+    frame["above_one"] = frame.component_ratio > 1
+    return Reliability(frame)

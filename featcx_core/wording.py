@@ -1,0 +1,90 @@
+"""How numbers and orders are put into words, the same in figures, sentences and tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from statistics import NormalDist
+from typing import Any
+
+import pandas as pd
+
+Frames = Mapping[str, pd.DataFrame]
+Row = dict[Any, Any]
+
+
+def percent(value: float, sign: bool = False) -> str:
+    """A fraction in per cent with one digit: '12.3%'."""
+    return f"{100 * value:{'+' if sign else ''}.1f}%".replace("-", "−")
+
+
+def number(value: float) -> str:
+    """Three significant digits, trailing zeros kept."""
+    return f"{value:#.3g}".rstrip(".").replace("-", "−")
+
+
+def with_interval(row: Mapping[Any, Any], name: str, show: Callable[[float], str] = percent) -> str:
+    """'18.9% [18.7%, 19.2%]', the value alone where the row has no interval."""
+    value = show(row[name])
+    if f"{name}_low" not in row:
+        return value
+    low, high = float(row[f"{name}_low"]), float(row[f"{name}_high"])
+    return f"{value} [{show(low)}, {show(high)}]" if math.isfinite(low + high) else f"{value} [unbounded]"
+
+
+def listed(orders: Iterable[int]) -> str:
+    """'order 4', 'orders 4, 7 and 13'."""
+    names = [str(order) for order in orders]
+    return f"order {names[0]}" if len(names) == 1 else f"orders {', '.join(names[:-1])} and {names[-1]}"
+
+
+def records(frames: Frames, name: str) -> list[Row]:
+    """A frame's rows as dictionaries."""
+    return frames[name].to_dict("records")
+
+
+def counts(frames: Frames) -> dict[str, int]:
+    """Images a split, as far as the frames tell."""
+    found: dict[str, int] = {}
+    for name in ("splits", "substitution_splits"):
+        if name in frames:
+            found |= {str(row["split"]): int(row["rows"]) for row in records(frames, name)}
+    return found
+
+
+def reached(frame: pd.DataFrame) -> pd.DataFrame:
+    """What each order and all below it explain of Var[f], 1 − residual, with its interval."""
+    columns = {"reached": "residual", "reached_low": "residual_high", "reached_high": "residual_low"}
+    return pd.DataFrame({"order": frame["order"]} | {name: 1 - frame[source] for name, source in columns.items()})
+
+
+def best_order(frames: Frames) -> int | None:
+    """The order of highest validation accuracy, the lower of two equals; None without a substitution frame."""
+    if "substitution" not in frames:
+        return None
+    frame = frames["substitution"]
+    return int(frame["order"].iloc[int(frame["validation_accuracy"].to_numpy().argmax())])
+
+
+def sampling_error(accuracy: float, rows: int, confidence: float = 0.95) -> float:
+    """Half the normal interval of an accuracy over `rows` images, as a fraction."""
+    return NormalDist().inv_cdf(0.5 + confidence / 2) * math.sqrt(accuracy * (1 - accuracy) / rows)
+
+
+def one_sentence(text: str) -> str:
+    """The text as one sentence: inner full stops become semicolons."""
+    return text.strip().rstrip(".").replace(". ", "; ") + "."
+
+
+def top_row(rows: list[Row], name: str) -> tuple[Row, list[int]]:
+    """The row of the highest value, and the orders whose intervals overlap its own."""
+    top = max(rows, key=lambda row: float(row[name]))
+    low, high = (f"{name}_{end}" if f"{name}_{end}" in top else name for end in ("low", "high"))
+    return top, [row["order"] for row in rows if row is not top and not row[high] < top[low]]
+
+
+def ranked(rows: list[Row], tied: list[int]) -> str:
+    """How sure it is that an order is the highest of `rows`."""
+    if len(rows) == 1:
+        return "the only order read"
+    return f"not told apart from {listed(tied)}" if tied else "its interval above all others"

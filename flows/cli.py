@@ -1,0 +1,115 @@
+"""The command line. Heavy imports happen inside the commands, so that help is quick."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from featcx_core.errors import InputError
+from flows.cli_artifacts import artifacts
+from flows.options import STORE, Config, Debug, Device, Json, Preset, Runner, Set, Store, errors_as_sentences
+
+app = typer.Typer(
+    name="featcx",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="How complex are the features that a network has learned, and which of them are worth having?",
+)
+app.add_typer(artifacts, name="artifacts")
+
+
+def main() -> None:
+    """The entry point: exit code 0 done, 1 a run failed, 2 bad input."""
+    app()
+
+
+@app.command()
+def run(
+    preset: Preset = "mnist",
+    config: Config = None,
+    set_: Set = None,
+    store: Store = STORE,
+    device: Device = None,
+    runner: Runner = None,
+    json: Json = None,
+    debug: Debug = False,
+) -> None:
+    """Analyses one target end to end: trains, disentangles, takes its feature apart, reports."""
+    with errors_as_sentences(debug):
+        from rich.console import Console
+
+        from flows.embedded import PrefectServer, prepare_environment, reporting_to
+        from flows.preflight import check_store
+        from flows.presets import load_spec
+
+        overrides = list(set_ or [])
+        overrides += [f"runtime.{name}={v}" for name, v in (("device", device), ("runner", runner)) if v is not None]
+        spec, console = load_spec(preset, config, overrides), Console()
+        check_store(store)
+        prepare_environment(debug)
+        with PrefectServer() as server:
+            with console.status("Starting the workflow server"):
+                from flows.analyze import analyze, new_env
+                from flows.display import live_display, summary_table
+                from flows.preflight import check
+                from flows.recipes import count_stages
+
+                check(spec, store)
+                env, url = new_env(spec, store), server.url()
+            with reporting_to(url), live_display(env, count_stages(spec), console):
+                results = analyze(spec, store, env)
+        console.print(summary_table(results))
+        target, stages = results["target"], results["stages"]
+        console.print(
+            f"{spec.target.net}, n = {spec.target.samples}: test accuracy {target['test_accuracy']:.1%}, "
+            f"train {target['train_accuracy']:.1%}. {stages['run']} stages computed, {stages['cached']} Cached, "
+            f"{results['seconds']:.0f} s.",
+            highlight=False,
+        )
+        console.print(f"Report: {results['report']}", highlight=False, soft_wrap=True)
+        if json is not None:
+            from flows.results import write_json
+
+            write_json(json, results)
+
+
+@app.command()
+def predict(
+    table: Annotated[Path, typer.Argument(help="CSV or Parquet, a row a (target, order).")],
+    orders: Annotated[str | None, typer.Option("--orders", help="Orders to predict from, such as 4,7,13,25.")] = None,
+    column: Annotated[
+        str, typer.Option("--column", help="What to predict: test_accuracy or test_loss.")
+    ] = "test_accuracy",
+    json: Json = None,
+    debug: Debug = False,
+) -> None:
+    """Predicts accuracy from reliable and unreliable shares, cross-validated, beside the log-n baseline."""
+    with errors_as_sentences(debug):
+        from rich.console import Console
+
+        from featcx_core.prediction import predict_performance
+        from flows.display import prediction_table
+        from flows.results import read_table, write_json
+
+        chosen = None if orders is None else [whole_number(part) for part in orders.split(",")]
+        result = predict_performance(read_table(table), column, orders=chosen)
+        Console().print(prediction_table(result))
+        if json is not None:
+            write_json(json, result.as_dict())
+
+
+def whole_number(text: str) -> int:
+    """A whole number out of the command line."""
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"'{text}' is not a whole number; write --orders 4,7,13,25.") from None
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    main()

@@ -1,0 +1,178 @@
+"""Stages of reliability: trunks, cycles of linear maps, and decodability."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from featcx_core.specs import AnalysisSpec, Numerics, ScheduleSpec
+from featcx_core.store import ArtifactRef
+from tasks.engine import Work, stage
+
+
+@stage("trunk", label="m{blocks}")
+def trunk(
+    work: Work,
+    *,
+    data: ArtifactRef,
+    target: ArtifactRef,
+    exemplary: list[ArtifactRef],
+    previous: ArtifactRef | None,
+    blocks: int,
+    width: int,
+    identity: bool,
+    seed: int,
+    schedule: ScheduleSpec,
+    numerics: Numerics,
+) -> dict[str, Any]:
+    """ψ and g_k of one depth, which reproduce the target's and the exemplary nets' features together."""
+    from featcx_core import networks
+    from featcx_core.data import Dataset
+    from featcx_core.reliability import Trunk, train_trunk
+    from featcx_core.seeds import seeded
+    from featcx_core.targets import TargetNet
+
+    dataset = Dataset.load(work.path(data))
+    nets = [networks.load_network(work.path(ref), TargetNet, work.device) for ref in (target, *exemplary)]
+    with seeded(seed):
+        net = Trunk(blocks, dataset.shape, [n.shape for n in nets], width)
+    if previous is not None:
+        net.warm_start(networks.load_network(work.path(previous), Trunk), identity=identity)
+    history = train_trunk(
+        net,
+        [n.feature for n in nets],
+        dataset,
+        schedule,
+        seed=seed,
+        numerics=numerics,
+        device=work.device,
+        checkpoint=work.checkpoint(),
+        on_step=work.progress.step,
+    )
+    networks.save_network(net, work.folder)
+    return {"order": net.psi.order, "loss": history.loss[-1]}
+
+
+@stage("cycle", label="m{blocks}")
+def cycle(
+    work: Work,
+    *,
+    data: ArtifactRef,
+    trunk: ArtifactRef,
+    previous: ArtifactRef | None,
+    blocks: int,
+    steps: int,
+    rounds: int,
+    rows: int | Literal["all"],
+    rows_seed: int,
+    seed: int,
+) -> dict[str, Any]:
+    """The maps back h_k, fitted on the second moment of ψ over the pool."""
+    from safetensors.torch import load_file, save_file
+
+    from featcx_core import networks
+    from featcx_core.components import sample_rows
+    from featcx_core.data import Dataset
+    from featcx_core.reliability import Trunk, fit_cycle, second_moment
+
+    dataset = Dataset.load(work.path(data))
+    net = networks.load_network(work.path(trunk), Trunk, work.device)
+    images = sample_rows(dataset.split("pool"), rows, rows_seed)[0]
+    moment = second_moment(net.psi, [dataset.normalise(part.to(work.device)) for part in images.split(250)]).cpu()
+    start = None
+    if previous is not None:
+        stored = load_file(work.path(previous) / "cycle.safetensors")
+        start = [stored[f"h{k}"] for k in range(len(net.maps))]
+    back = fit_cycle(
+        moment.float(),
+        [g.cpu() for g in net.matrices()],
+        steps=steps,
+        rounds=rounds,
+        start=start,
+        seed=seed,
+        on_step=work.progress.count,
+    )
+    save_file(
+        {"moment": moment} | {f"h{k}": h.contiguous() for k, h in enumerate(back)}, work.folder / "cycle.safetensors"
+    )
+    return {"channels": len(moment)}
+
+
+@stage("reliability")
+def reliability(
+    work: Work,
+    *,
+    data: ArtifactRef,
+    components: ArtifactRef,
+    trunks: list[ArtifactRef],
+    cycles: list[ArtifactRef],
+    rounds: int,
+    settings: AnalysisSpec,
+    seed: int,
+) -> dict[str, Any]:
+    """Reliable and unreliable parts of every order."""
+    from safetensors.torch import load_file
+
+    from featcx_core import networks
+    from featcx_core.components import ComponentTable
+    from featcx_core.data import Dataset
+    from featcx_core.reliability import Trunk, measure_reliability
+
+    dataset = Dataset.load(work.path(data))
+    nets = [networks.load_network(work.path(ref), Trunk, work.device) for ref in trunks]
+    stored = [load_file(work.path(ref) / "cycle.safetensors") for ref in cycles]
+    back = [[maps[f"h{k}"].to(work.device) for k in range(len(nets[0].maps))] for maps in stored]
+    result = measure_reliability(
+        ComponentTable.open(work.path(components) / "pool"),
+        nets,
+        back,
+        lambda samples: dataset.normalise(dataset.train_images[samples].to(work.device)),
+        rounds=rounds,
+        bootstrap=settings.bootstrap,
+        confidence=settings.confidence,
+        seed=seed,
+        device=work.device,
+    )
+    result.orders.to_parquet(work.folder / "orders.parquet")
+    return {"orders": result.orders.order.tolist()}
+
+
+@stage("decodability")
+def decodability(
+    work: Work,
+    *,
+    data: ArtifactRef,
+    components: ArtifactRef,
+    exemplary: list[ArtifactRef],
+    settings: AnalysisSpec,
+    ridges: tuple[float, ...],
+    seed: int,
+    floor_seed: int,
+) -> dict[str, Any]:
+    """How much of each component linear maps read off the exemplary nets, and off an untrained one."""
+    from featcx_core import networks
+    from featcx_core.components import ComponentTable
+    from featcx_core.data import Dataset
+    from featcx_core.decodability import measure_decodability
+    from featcx_core.seeds import seeded
+    from featcx_core.targets import TargetNet
+
+    dataset = Dataset.load(work.path(data))
+    nets = [networks.load_network(work.path(ref), TargetNet, work.device) for ref in exemplary]
+    with seeded(floor_seed):
+        untrained = TargetNet(**nets[0].config).to(work.device).eval()
+    images = {"pool": dataset.train_images, "test": dataset.test_images}
+    pool, test = (ComponentTable.open(work.path(components) / split) for split in ("pool", "test"))
+    result = measure_decodability(
+        pool,
+        test,
+        [net.feature for net in nets],
+        untrained.feature,
+        lambda split, samples: dataset.normalise(images[split][samples].to(work.device)),
+        ridges=ridges,
+        bootstrap=settings.bootstrap,
+        confidence=settings.confidence,
+        seed=seed,
+        device=work.device,
+    )
+    result.orders.to_parquet(work.folder / "orders.parquet")
+    return {"nets": len(nets)}

@@ -1,0 +1,53 @@
+"""One real run of the `digits` preset, shared by the tests of this folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+
+class Finished(NamedTuple):
+    """A finished command: exit code, what it printed, its --json if it wrote one, seconds."""
+
+    code: int
+    out: str
+    err: str
+    json: dict[str, Any]
+    seconds: float
+
+
+Featcx = Callable[..., Finished]
+
+
+def featcx(*arguments: str | Path, json_file: Path | None = None, cwd: Path | None = None, **environment: str) -> Finished:
+    """Runs the command line in a process of its own."""
+    command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
+    if json_file is not None:
+        command += ["--json", str(json_file)]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "FEATCX"))}
+    began = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, env=clean | environment, cwd=cwd, check=False)
+    found = json.loads(json_file.read_text()) if json_file is not None and json_file.exists() else {}
+    return Finished(done.returncode, done.stdout, done.stderr, found, time.monotonic() - began)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of the shared run."""
+    return tmp_path_factory.mktemp("run") / "store"
+
+
+@pytest.fixture(scope="session")
+def first(store: Path) -> Finished:
+    """`featcx run digits` into a fresh store."""
+    done = featcx("run", "digits", "--store", store, json_file=store.parent / "first.json", PYTHONHASHSEED="1")
+    assert done.code == 0, done.err + done.out
+    return done

@@ -1,0 +1,135 @@
+"""`featcx run` from the outside: contract, caching, determinism, bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from featcx_core.components import ComponentTable
+from featcx_core.store import Store
+from tests.e2e.conftest import Finished, featcx
+
+ORDER_FIELDS = """order blocks significance residual reliability effectiveness effectiveness_ci overfitting overfitting_ci
+overfitting_stable shapley_train shapley_overfit substituted_accuracy decodability decodability_ci decodability_floor
+reliable_share unreliable_share""".split()
+
+
+def test_json_keeps_the_contract(first: Finished) -> None:
+    found = first.json
+    assert {"spec", "report", "store", "seconds", "stages", "target", "orders", "chosen_order", "variants", "artifacts"} <= set(found)
+    assert [row["order"] for row in found["orders"]] == [4, 7, 13]
+    for row in found["orders"]:
+        assert set(ORDER_FIELDS) <= set(row)
+        assert row["order"] == 3 * row["blocks"] + 1
+        assert all(row[name] is not None for name in ORDER_FIELDS)
+    assert set(found["target"]) == {"train_accuracy", "test_accuracy", "train_loss", "test_loss", "feature_variance"}
+    assert found["chosen_order"] in (4, 7, 13)
+    assert Path(found["report"]).is_file()
+    assert found["stages"]["cached"] == 0
+
+
+def test_shapley_values_sum_to_the_difference_of_losses(first: Finished) -> None:
+    folder = Path(first.json["artifacts"]["effectiveness"])
+    ends = json.loads((folder / "losses.json").read_text())
+    total = sum(row["shapley_train"] for row in first.json["orders"])
+    assert total == pytest.approx(ends["train_loss_empty"] - ends["train_loss_full"], abs=1e-5)
+    assert ends["train_loss_full"] == pytest.approx(first.json["target"]["train_loss"], abs=1e-4)
+
+
+def test_significance_of_the_stored_components_by_definition(first: Finished) -> None:
+    table = ComponentTable.open(Path(first.json["artifacts"]["components"]) / "pool")
+    maps = np.concatenate([stack.numpy() for stack, _ in table.stacked()]).astype(np.float64)
+    whole = maps.sum(1).var(0).sum()
+    for i, row in enumerate(first.json["orders"]):
+        assert row["significance"] == pytest.approx(maps[:, i].var(0).sum() / whole, rel=1e-4)
+        assert row["residual"] == pytest.approx(maps[:, i + 1 :].sum(1).var(0).sum() / whole, rel=1e-4)
+
+
+def test_a_second_run_computes_nothing(first: Finished, store: Path) -> None:
+    again = featcx("run", "digits", "--store", store, json_file=store.parent / "again.json")
+    assert again.json["stages"] == {"run": 0, "cached": first.json["stages"]["run"]}
+    assert again.json["orders"] == first.json["orders"]
+    assert again.out.count("cached") >= first.json["stages"]["run"]
+
+
+def test_one_changed_field_reruns_only_what_depends_on_it(first: Finished, store: Path) -> None:
+    changed = featcx(
+        "run", "digits", "--set", "analysis.bootstrap=200", "--store", store, json_file=store.parent / "changed.json"
+    )
+    ran = {line.split(":")[0].split()[0] for line in changed.out.splitlines() if ": computed" in line}
+    assert ran == {"significance", "effectiveness", "reliability", "decodability", "report"}
+
+
+def test_two_fresh_stores_hold_the_same_digests(first: Finished, store: Path, tmp_path: Path) -> None:
+    other = featcx("run", "digits", "--store", tmp_path / "b", PYTHONHASHSEED="7")
+    assert other.code == 0, other.err
+    a, b = ({(m["stage"], m["key"]): m["digest"] for m in Store(s).manifests()} for s in (store, tmp_path / "b"))
+    assert len(b) == first.json["stages"]["run"]
+    assert b.items() <= a.items()
+
+
+def test_a_damaged_payload_is_computed_again(first: Finished, store: Path) -> None:
+    folder = Path(first.json["artifacts"]["substitution"])
+    before = Store(store).resolve(f"substitution/{folder.name}")["digest"]
+    (folder / "orders.parquet").write_bytes(b"broken")
+    verified = featcx("artifacts", "verify", "--store", store)
+    assert verified.code == 1
+    assert "orders.parquet" in verified.out
+    again = featcx("run", "digits", "--store", store, json_file=store.parent / "healed.json")
+    assert again.json["stages"]["run"] == 1
+    assert Store(store).resolve(f"substitution/{folder.name}")["digest"] == before
+    assert featcx("artifacts", "verify", "--store", store).code == 0
+
+
+def test_artifacts_list_and_show(first: Finished, store: Path, tmp_path: Path) -> None:
+    listed = featcx("artifacts", "list", "--store", store, json_file=tmp_path / "list.json")
+    keys = [a["key"] for a in listed.json["artifacts"] if a["stage"] == "components"]
+    shown = featcx("artifacts", "show", keys[0][:16], "--store", store)
+    manifest = json.loads(shown.out)
+    assert manifest["stage"] == "components"
+    assert len(manifest["lineage"]["disentanglers"]) == 3
+
+
+def test_tidy_tables_lie_beside_the_figures(first: Finished) -> None:
+    report = Path(first.json["report"]).parent
+    tables = list((report / "tables").glob("*.parquet"))
+    assert tables
+    assert all(len(pd.read_parquet(table)) for table in tables)
+    assert list((report / "figures").glob("*.png"))
+
+
+BAD_INPUT = {
+    "an unknown preset": (["minst"], "did you mean 'mnist'?"),
+    "an unknown field": (["digits", "--set", "target.sample=3"], "did you mean 'samples'?"),
+    "a count that the classes do not divide": (["digits", "--set", "target.samples=205"], "take 200 or 210"),
+    "a count beyond the pool": (["digits", "--set", "target.samples=5000"], "more than the pool holds"),
+    "no orders": (["digits", "--set", "disentangler.blocks=[]"], "at least one block count"),
+    "orders that fall": (["digits", "--set", "disentangler.blocks=4,2"], "each larger than the one before"),
+    "a device that is not there": (["digits", "--device", "cuda:7"], "There is no device 'cuda:7'"),
+    "an unknown net": (["digits", "--set", "target.net=resnet9"], "There is no net 'resnet9'"),
+    "an unknown source": (["digits", "--set", "dataset.source=mnits"], "did you mean 'mnist'?"),
+    "a source folder that is not there": (["digits", "--set", "dataset.source=parquet:nowhere"], "There is no folder 'nowhere'"),
+    "code that is not allowed": (["digits", "--set", "target.net=os:system"], "FEATCX_ALLOW_IMPORTS"),
+    "a missing checkpoint": (["digits", "--set", "target.checkpoint=none.safetensors"], "There is no checkpoint"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_a_sentence_and_writes_nothing(case: str, tmp_path: Path) -> None:
+    arguments, sentence = BAD_INPUT[case]
+    done = featcx("run", *arguments, "--store", tmp_path / "store", cwd=tmp_path)
+    assert done.code == 2, done.err
+    assert sentence in done.err
+    assert "Traceback" not in done.err
+    assert len(done.err.strip().splitlines()) == 1
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_store_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = featcx("run", "digits", "--store", tmp_path / "file" / "store")
+    assert (done.code, "choose a folder with --store" in done.err) == (2, True)
