@@ -21,10 +21,12 @@ class Decodability(NamedTuple):
     """A row a quantity: 'component' and 'phi' of each order, and 'feature' (order 0).
 
     Columns: `decodability` 1 − Var[c − ĉ]/Var[c] on test samples, averaged over the exemplary nets, and `floor`, the same
-    from an untrained net, each with its interval; `ridge` chosen for the first exemplary net.
+    from an untrained net, each with its interval; `ridge` chosen for the first exemplary net. `draws`: the components'
+    decodability in each bootstrap draw (B, L).
     """
 
     orders: pd.DataFrame
+    draws: dict[str, Tensor]
 
 
 def ridge_map(inputs: Tensor, cross: Tensor, targets: Tensor, ridges: Sequence[float]) -> tuple[Tensor, float]:
@@ -115,7 +117,7 @@ def measure_decodability(
             low, high = interval(share_draws[:, nets_used, q].mean(1), confidence)
             row |= {name: float(share[nets_used, q].mean()), f"{name}_low": low, f"{name}_high": high}
         rows.append(row | {"ridge": fitted[0][q][1]})
-    return Decodability(pd.DataFrame(rows))
+    return Decodability(pd.DataFrame(rows), {"decodability": share_draws[:, :-1, :players].mean(1)})
 
 
 def _position_means(batches: Iterator[tuple[Tensor, list[Tensor]]]) -> tuple[Tensor, list[Tensor]]:

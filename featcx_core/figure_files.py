@@ -34,9 +34,9 @@ def save(draw: FigureFunction, frames: Frames, folder: Path, name: str, coverage
     """Writes `<name>.svg`, `<name>-dark.svg` and `<name>.png` (light, 200 dpi); the same frames give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     picture = Picture(folder / f"{name}.svg", folder / f"{name}-dark.svg", folder / f"{name}.png")
-    picture.light.write_bytes(svg(draw(frames, LIGHT, coverage=coverage)))
-    picture.dark.write_bytes(svg(draw(frames, DARK, coverage=coverage)))
     image, figure = BytesIO(), draw(frames, LIGHT, coverage=coverage)
+    picture.light.write_bytes(svg(figure))
+    picture.dark.write_bytes(svg(draw(frames, DARK, coverage=coverage)))
     figure.set_dpi(PNG_DPI)
     FigureCanvasAgg(figure).print_png(image, metadata={"Software": None})
     picture.png.write_bytes(image.getvalue())

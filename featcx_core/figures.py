@@ -32,7 +32,7 @@ from featcx_core.canvas import (
 from featcx_core.figure_files import save
 from featcx_core.figures_reliability import reliability
 from featcx_core.significance import GAP_FLAG
-from featcx_core.wording import Frames, best_order, percent, reached, sampling_error
+from featcx_core.wording import Frames, accuracy_interval, best_order, percent, reached
 
 __all__ = [
     "covariance",
@@ -214,9 +214,9 @@ def substitution(
     chosen = best_order(frames) if chosen is None else chosen
     figure, (axis,) = panels(theme)
     x = order_axis(axis, theme, frame["order"].tolist(), "accuracy of the head on Φ")
-    error = sampling_error(f, rows)
-    axis.axhspan(f - error, f + error, color=theme.muted, alpha=0.18, linewidth=0)
-    words = f"f itself, test ({percent(f)} ± {100 * error:.1f})"
+    low, high = accuracy_interval(f, rows)
+    axis.axhspan(low, high, color=theme.muted, alpha=0.18, linewidth=0)
+    words = f"f itself, test {percent(f)} [{percent(low)}, {percent(high)}]"
     axis.axhline(f, color=theme.ink, linewidth=1.6, linestyle="--", label=words)
     points(axis, x, frame, "validation_accuracy", theme.series[2], "Φ, validation", "^", ":", thin=True)
     points(axis, x, frame, "substituted_accuracy", theme.series[0], "Φ, test")
@@ -226,5 +226,5 @@ def substitution(
     ring(axis, x[picked], value, theme.ink, words)
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axis.margins(y=0.12)
-    foot = f"{foot_line(frames, None, 'validation', 'test')}; band: 95% sampling error of f"
+    foot = f"{foot_line(frames, None, 'validation', 'test')}; band: 95% interval of f"
     return finish(figure, theme, [axis], foot)

@@ -33,13 +33,17 @@ def wide_gap(frames: Frames) -> list[str]:
 def above_one(frames: Frames) -> list[str]:
     """Orders where a 'reliable part' varies more than what it is a part of."""
     found = []
-    for name, noun in (("reliability", "Var[Φ reli] / Var[Φ]"), ("component_ratio", "Var[c reli] / Var[c]")):
+    reasons = {
+        "reliability": ("Var[Φ reli] / Var[Φ]", "the trunk is trained apart from Φ and may vary more than it"),
+        "component_ratio": ("Var[c reli] / Var[c]", "separately trained trunks do not nest"),
+    }
+    for name, (noun, reason) in reasons.items():
         rows = [row for row in records(frames, "reliability") if row[name] > 1] if "reliability" in frames else []
         if rows:
             top = max(row[name] for row in rows)
             found.append(
-                f"{noun} is above 1 at {listed(row['order'] for row in rows)} (up to {number(top)}): separately trained "
-                "trunks do not nest, so read it as a ratio, not as a share."
+                f"{noun} is above 1 at {listed(row['order'] for row in rows)} (up to {number(top)}): {reason}, so read "
+                "it as a ratio, not as a share."
             )
     return found
 

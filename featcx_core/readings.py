@@ -12,6 +12,7 @@ from featcx_core.errors import InputError
 from featcx_core.significance import GAP_FLAG
 from featcx_core.wording import (
     Frames,
+    accuracy_interval,
     counts,
     listed,
     number,
@@ -20,7 +21,6 @@ from featcx_core.wording import (
     ranked,
     reached,
     records,
-    sampling_error,
     top_row,
     with_interval,
 )
@@ -202,16 +202,17 @@ def substitution(frames: Frames, chosen_order: int | None) -> str:
         raise InputError(f"Order {chosen_order} is not in the substitution table; choose among {[*orders]}.")
     own = {row["split"]: row for row in records(frames, "substitution_splits")}
     test, accuracy = own["test"], orders[chosen_order]["substituted_accuracy"]
-    gain, error = accuracy - test["accuracy"], sampling_error(test["accuracy"], test["rows"])
-    if abs(gain) <= error:
+    gain, (low, high) = accuracy - test["accuracy"], accuracy_interval(test["accuracy"], test["rows"])
+    inside = low <= accuracy <= high
+    if inside:
         change = f"changes accuracy by {100 * gain:+.1f} points".replace("-", "−")
     else:
         change = f"{'gains' if gain > 0 else 'loses'} {abs(100 * gain):.1f} points of accuracy"
     return (
         f"In this run order {chosen_order}, chosen on {own['validation']['rows']:,} validation images, {change} on "
-        f"{test['rows']:,} test images ({percent(test['accuracy'])} with f, "
-        f"{percent(accuracy)} with Φ), {'within' if abs(gain) <= error else 'beyond'} the ±{100 * error:.1f} points (95%) "
-        "that so many images leave in one accuracy."
+        f"{test['rows']:,} test images ({percent(test['accuracy'])} with f, {percent(accuracy)} with Φ), "
+        f"{'within' if inside else 'outside'} the 95% interval [{percent(low)}, {percent(high)}] that so many images leave "
+        "for f."
     )
 
 

@@ -163,10 +163,11 @@ class Reliability(NamedTuple):
 
     Columns: `fit` Var[gψ]/Var[Φ], `shrinkage` Var[gψ_R]/Var[gψ], their product `reliability` Var[Φ^reli]/Var[Φ] with its
     interval; per component `component_ratio` Var[c^reli]/Var[c] (no share: it can pass 1, which `above_one` flags),
-    `reliable_share` Var[c^reli]/Var[f] and `unreliable_share` Var[c − c^reli]/Var[f].
+    `reliable_share` Var[c^reli]/Var[f] and `unreliable_share` Var[c − c^reli]/Var[f]. `draws`: column → (B, L).
     """
 
     orders: pd.DataFrame
+    draws: dict[str, Tensor]
 
 
 @torch.no_grad()
@@ -219,10 +220,12 @@ def measure_reliability(
         "unreliable_share": (c - c_reliable, f.expand(players, -1)),
     }
     columns: dict[str, list[float] | list[int] | list[bool]] = {"order": list(table.orders)}
+    draws: dict[str, Tensor] = {}
     for name, (above, below) in ratios.items():
         (a, a_draws), (b, b_draws) = moments.variance(above), moments.variance(below)
-        ends = [interval(draws, confidence) for draws in (a_draws / b_draws).T]
+        draws[name] = a_draws / b_draws
+        ends = [interval(column, confidence) for column in draws[name].T]
         columns |= {name: (a / b).tolist(), f"{name}_low": [e[0] for e in ends], f"{name}_high": [e[1] for e in ends]}
     frame = pd.DataFrame(columns)
     frame["above_one"] = frame.component_ratio > 1
-    return Reliability(frame)
+    return Reliability(frame, draws)

@@ -93,9 +93,11 @@ class Effectiveness(NamedTuple):
 
     `overfitting` is the plain ratio φ^overfit / φ^train. `overfitting_stable` is false where φ^train lies within three
     standard errors of zero; there the interval may be unbounded (NaN ends), and with φ^train ≤ 0 the ratio has no reading.
+    `draws` holds bootstrap draws (B, L) of effectiveness and overfitting.
     """
 
     orders: pd.DataFrame
+    draws: dict[str, Tensor]
 
 
 def measure_effectiveness(
@@ -142,7 +144,8 @@ def measure_effectiveness(
             "overfitting_stable": stable,
         }
         rows.append(row)
-    return Effectiveness(pd.DataFrame(rows))
+    over_fitted = 1 - test_draws / phi_draws
+    return Effectiveness(pd.DataFrame(rows), {"effectiveness": effective_draws, "overfitting": over_fitted})
 
 
 def _means(values: Tensor, draws: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from featcx_core.bootstrap import Covariance, component_covariance, interval
 from featcx_core.components import ComponentTable
@@ -26,6 +27,7 @@ class Significance(NamedTuple):
         covariance: a row a pair of components: covariance as a share of Var[f], 'residual' being one of them.
         feature_variance: Var[f] over the pool.
         moments: covariances over the pool with their bootstrap draws.
+        draws: metric → bootstrap draws (B, L).
     """
 
     orders: pd.DataFrame
@@ -33,6 +35,7 @@ class Significance(NamedTuple):
     covariance: pd.DataFrame
     feature_variance: float
     moments: Covariance
+    draws: dict[str, Tensor]
 
 
 def measure_significance(
@@ -52,7 +55,7 @@ def measure_significance(
     """
     pool = tables["pool"]
     moments = component_covariance(pool, bootstrap, seed, device)
-    frame = order_frame(pool.orders, moments, confidence)
+    frame, draws = order_frame(pool.orders, moments, confidence)
     total = float(moments.value.sum())
     names = [*map(str, pool.orders), "residual"]
     pairs = [
@@ -60,11 +63,13 @@ def measure_significance(
         for i, a in enumerate(names)
         for j, b in enumerate(names)
     ]
-    return Significance(frame, _by_split(tables, moments, device), pd.DataFrame(pairs), total, moments)
+    return Significance(frame, _by_split(tables, moments, device), pd.DataFrame(pairs), total, moments, draws)
 
 
-def order_frame(orders: tuple[int, ...], moments: Covariance, confidence: float) -> pd.DataFrame:
-    """A row an order with significance, residual and explained increment as shares of Var[f], with intervals."""
+def order_frame(
+    orders: tuple[int, ...], moments: Covariance, confidence: float
+) -> tuple[pd.DataFrame, dict[str, Tensor]]:
+    """A row an order with significance, residual and explained increment as shares of Var[f], and their draws (B, L)."""
     players = len(orders)
     whole, whole_draws = moments.variance(torch.ones(players + 1))
     above = torch.triu(torch.ones(players + 1, players + 1), diagonal=1)[:players]
@@ -87,7 +92,7 @@ def order_frame(orders: tuple[int, ...], moments: Covariance, confidence: float)
             row |= {name: float(value[i]), f"{name}_low": low, f"{name}_high": high}
         row["residual_rises"] = bool(i and residual[i] > residual[:i].min())
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows), {name: draws for name, (_, draws) in columns.items()}
 
 
 def _by_split(tables: Mapping[str, ComponentTable], pool: Covariance, device: torch.device | str) -> pd.DataFrame:

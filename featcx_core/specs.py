@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -119,6 +119,44 @@ class ReliabilitySpec(Spec):
     )
 
 
+class DistilledSpec(Spec):
+    """A student of the target's net, samples and schedule that learns from an exemplary net's soft labels too."""
+
+    temperature: float = Field(4.0, gt=0, description="softens the labels of teacher and student")
+    mix: float = Field(0.9, ge=0, le=1, description="share of the soft labels in the loss, the rest being true labels")
+
+
+FINE_TUNING = ScheduleSpec(draws=10_000, batch=64, lr=5e-4, lr_end=1e-5)
+
+
+class PrunedSpec(Spec):
+    """The target with its smallest weights set to zero, round by round, each followed by fine-tuning."""
+
+    sparsity: float = Field(0.8, gt=0, lt=1, description="share of convolution and linear weights set to zero")
+    rounds: int = Field(3, ge=1, le=100, description="rounds that the pruning is spread over")
+    schedule: ScheduleSpec = Field(default=FINE_TUNING, description="fine-tuning, shared among the rounds")
+
+
+class QuantisedSpec(Spec):
+    """The target with few different weights a layer, fine-tuned."""
+
+    bits: int = Field(4, ge=1, le=16, description="2^bits different weights a layer at most")
+    schedule: ScheduleSpec = Field(default=FINE_TUNING, description="fine-tuning of the shared weights")
+
+
+class VariantsSpec(Spec):
+    """Nets made from the target and analysed as it is; none (in a file: false) leaves one out."""
+
+    distilled: DistilledSpec | None = Field(default=DistilledSpec(), description="taught by an exemplary net")
+    pruned: PrunedSpec | None = Field(default=PrunedSpec(), description="smallest weights set to zero")
+    quantised: QuantisedSpec | None = Field(default=QuantisedSpec(), description="few different weights a layer")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        return None if value is False else value  # TOML has no none
+
+
 class ComponentsSpec(Spec):
     """The stored components."""
 
@@ -164,6 +202,7 @@ class RunSpec(Spec):
     reliability: ReliabilitySpec = ReliabilitySpec()
     components: ComponentsSpec = ComponentsSpec()
     analysis: AnalysisSpec = AnalysisSpec()
+    variants: VariantsSpec = VariantsSpec()
     seed: Annotated[int, Field(ge=0, description="root seed of subset, target and disentanglers")] = 0
     precision: Annotated[Precision, Field(description="training arithmetic; auto: bf16 where the device has it")] = (
         "auto"
@@ -192,7 +231,8 @@ def validate(values: dict[str, Any]) -> RunSpec:
         if first["type"] == "extra_forbidden":
             model: Any = RunSpec
             for part in path[:-1]:
-                model = model.model_fields[part].annotation
+                kind = model.model_fields[part].annotation
+                model = next((k for k in get_args(kind) if k is not type(None)), kind)  # X of X | None
             raise InputError(
                 f"There is no field '{'.'.join(path)}'; {nearest(path[-1], [*model.model_fields])}"
             ) from None

@@ -86,7 +86,7 @@ class Store:
         """
         folder = self.root / stage / key
         try:
-            manifest = json.loads((folder / MANIFEST).read_text())
+            manifest = _manifest(folder)
             stamps = {name: _stamp(folder / name) for name in (*manifest["files"], MANIFEST)}
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -117,6 +117,7 @@ class Store:
         artifact's digest, since they tell times and places.
         """
         folder = self.root / ".partial" / f"{stage}-{key[:12]}-{uuid.uuid4().hex[:8]}"
+        aside = folder.with_name(f"{folder.name}-damaged")
         folder.mkdir(parents=True)
         try:
             manifest = fill(folder)
@@ -132,11 +133,12 @@ class Store:
             final = self.root / stage / key
             final.parent.mkdir(parents=True, exist_ok=True)
             if final.exists():  # damaged, or find() would have served it
-                final.rename(self.root / ".partial" / f"damaged-{uuid.uuid4().hex}")
+                final.rename(aside)
             folder.rename(final)
             _sync(final.parent)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(aside, ignore_errors=True)
         stamps = {name: _stamp(final / name) for name in (*files, MANIFEST)}
         _write(self._memo(stage, key), json.dumps(stamps))
         return ArtifactRef(stage=stage, key=key, digest=content)
@@ -146,7 +148,7 @@ class Store:
         found = []
         for path in self.root.glob(f"[!.]*/*/{MANIFEST}"):
             with contextlib.suppress(OSError, ValueError):
-                found.append(json.loads(path.read_text()))
+                found.append(_manifest(path.parent))
         return sorted(found, key=lambda m: (m.get("started", ""), m["stage"], m["key"]))
 
     def resolve(self, key: str) -> dict[str, Any]:
@@ -192,7 +194,7 @@ class Store:
         for folder in sorted(p.parent for p in self.root.glob(f"[!.]*/*/{MANIFEST}")):
             name = str(folder.relative_to(self.root))
             try:
-                manifest = json.loads((folder / MANIFEST).read_text())
+                manifest = _manifest(folder)
                 damaged += [Damage(name, *entry) for entry in self._damage(folder, manifest)]
             except (OSError, ValueError, KeyError, TypeError) as error:
                 damaged.append(Damage(name, MANIFEST, f"cannot be read ({error})"))
@@ -214,6 +216,21 @@ class Store:
 
     def _memo(self, stage: str, key: str) -> Path:
         return self.root / ".checks" / f"{stage}-{key}.json"
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """A folder's manifest.
+
+    Raises:
+        OSError, ValueError: when it cannot be read or lacks what every manifest has.
+    """
+    manifest = json.loads((folder / MANIFEST).read_text())
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(files, dict) or not {"stage", "key", "digest"} <= set(manifest):
+        raise ValueError("no manifest of featcx")
+    if not all(isinstance(entry, dict) and {"bytes", "sha256"} <= set(entry) for entry in files.values()):
+        raise ValueError("its list of files is damaged")
+    return manifest
 
 
 def _content(files: dict[str, Any], volatile: Collection[str]) -> str:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from featcx_core.data import Augmented, Dataset
 from featcx_core.errors import InputError
 from featcx_core.fit import Checkpoint, Step, cross_entropy, fit, predict
+from featcx_core.networks import save_network
 from featcx_core.specs import Numerics, ScheduleSpec, nearest
 from featcx_core.split import Shape, split_net
 
@@ -215,4 +219,27 @@ def score_target(net: TargetNet, data: Dataset, seen: Tensor, device: torch.devi
         logits = predict(net.to(device).eval(), images, data.normalise, device)
         scores[f"{name}_accuracy"] = float((logits.argmax(1) == labels).double().mean())
         scores[f"{name}_loss"] = float(F.cross_entropy(logits.double(), labels))
+    return scores
+
+
+def save_target(
+    folder: Path,
+    net: TargetNet,
+    data: Dataset,
+    seen: Tensor,
+    device: torch.device | str,
+    history: dict[str, Any] | None,
+    **extra: Any,
+) -> dict[str, float]:
+    """Writes what every target's artifact holds: the network, seen.safetensors and scores.json; the scores.
+
+    Args:
+        seen: indices of the training images that the net saw.
+        history: the loss curve, None for a net that was not trained by one.
+        extra: further JSON-able entries of scores.json.
+    """
+    save_network(net, folder)
+    save_file({"seen": seen}, folder / "seen.safetensors")
+    scores = score_target(net, data, seen, device)
+    (folder / "scores.json").write_text(json.dumps({"scores": scores, "history": history, **extra}, indent=1))
     return scores

@@ -66,9 +66,12 @@ def best_order(frames: Frames) -> int | None:
     return int(frame["order"].iloc[int(frame["validation_accuracy"].to_numpy().argmax())])
 
 
-def sampling_error(accuracy: float, rows: int, confidence: float = 0.95) -> float:
-    """Half the normal interval of an accuracy over `rows` images, as a fraction."""
-    return NormalDist().inv_cdf(0.5 + confidence / 2) * math.sqrt(accuracy * (1 - accuracy) / rows)
+def accuracy_interval(accuracy: float, rows: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of an accuracy over `rows` images, fractions (doi:10.1080/01621459.1927.10502953)."""
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    centre, scale = accuracy + z**2 / (2 * rows), 1 + z**2 / rows
+    half = z * math.sqrt(accuracy * (1 - accuracy) / rows + (z / (2 * rows)) ** 2)
+    return (centre - half) / scale, (centre + half) / scale
 
 
 def one_sentence(text: str) -> str:

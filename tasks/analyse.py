@@ -71,6 +71,7 @@ def significance(work: Work, *, components: ArtifactRef, settings: AnalysisSpec,
     for name in ("orders", "splits", "covariance"):
         getattr(result, name).to_parquet(work.folder / f"{name}.parquet")
     save_file(result.moments._asdict(), work.folder / "moments.safetensors")
+    save_file({name: t.contiguous() for name, t in result.draws.items()}, work.folder / "draws.safetensors")
     return {"feature_variance": result.feature_variance}
 
 
@@ -122,6 +123,7 @@ def effectiveness(
     )
     result.orders.to_parquet(work.folder / "orders.parquet")
     save_file(values, work.folder / "values.safetensors")
+    save_file({name: t.contiguous() for name, t in result.draws.items()}, work.folder / "draws.safetensors")
     ends = {}
     for name, table in losses.items():
         ends[f"{name}_loss_empty"], ends[f"{name}_loss_full"] = (float(table[:, s].double().mean()) for s in (0, -1))

@@ -110,7 +110,7 @@ def reliability(
     seed: int,
 ) -> dict[str, Any]:
     """Reliable and unreliable parts of every order."""
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file, save_file
 
     from featcx_core import networks
     from featcx_core.components import ComponentTable
@@ -133,6 +133,7 @@ def reliability(
         device=work.device,
     )
     result.orders.to_parquet(work.folder / "orders.parquet")
+    save_file({name: t.contiguous() for name, t in result.draws.items()}, work.folder / "draws.safetensors")
     return {"orders": result.orders.order.tolist()}
 
 
@@ -149,6 +150,8 @@ def decodability(
     floor_seed: int,
 ) -> dict[str, Any]:
     """How much of each component linear maps read off the exemplary nets, and off an untrained one."""
+    from safetensors.torch import save_file
+
     from featcx_core import networks
     from featcx_core.components import ComponentTable
     from featcx_core.data import Dataset
@@ -175,4 +178,5 @@ def decodability(
         device=work.device,
     )
     result.orders.to_parquet(work.folder / "orders.parquet")
+    save_file({name: t.contiguous() for name, t in result.draws.items()}, work.folder / "draws.safetensors")
     return {"nets": len(nets)}

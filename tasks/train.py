@@ -45,8 +45,6 @@ def target(
     numerics: Numerics,
 ) -> dict[str, Any]:
     """A target or exemplary net, trained on `samples` images of the pool (None: all of it), or read from `weights`."""
-    from safetensors.torch import save_file
-
     from featcx_core import networks, targets
     from featcx_core.data import Dataset, balanced_subset
     from featcx_core.seeds import seeded
@@ -72,11 +70,7 @@ def target(
             checkpoint=work.checkpoint(),
             on_step=work.progress.step,
         )
-    networks.save_network(model, work.folder)
-    save_file({"seen": seen}, work.folder / "seen.safetensors")
-    scores = targets.score_target(model, dataset, seen, work.device)
-    (work.folder / "scores.json").write_text(json.dumps({"scores": scores, "history": history}, indent=1))
-    return scores
+    return targets.save_target(work.folder, model, dataset, seen, work.device, history)
 
 
 @stage("disentangler", label="m{blocks}")

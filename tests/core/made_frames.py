@@ -29,7 +29,7 @@ def _measured():
     for split, n in ROWS.items():
         labels = torch.arange(n) % 5
         signal = nn.functional.one_hot(labels, 5).float()[:, None, :, None, None]
-        parts = scale * (torch.randn(n, 4, 5, 3, 3, generator=rng) + signal)
+        parts = scale * (torch.randn(n, 4, 5, 3, 3, generator=rng) + 0.35 * signal)
         rest = 0.4 * torch.randn(n, 5, 3, 3, generator=rng)
         tables[split] = ComponentTable.from_tensors(parts, rest, labels, orders=ORDERS)
     found = measure_significance(tables, bootstrap=100, confidence=0.95, seed=0)
@@ -69,9 +69,10 @@ def reliability():
             "above_one": component > 1,
         }
     )
-    rows = [("component", order, d, f) for order, d, f in zip(ORDERS, (0.78, 0.66, 0.41, 0.1), (0.35, 0.2, 0.11, 0.09))]
-    rows += [("phi", order, d, f) for order, d, f in zip(ORDERS, (0.78, 0.74, 0.7, 0.69), (0.35, 0.27, 0.24, 0.23))]
-    frame = pd.DataFrame([*rows, ("feature", 0, 0.6, 0.19)], columns=["quantity", "order", "decodability", "floor"])
+    rows = [("component", 4, 0.78, 0.35), ("component", 7, 0.66, 0.2), ("component", 13, 0.41, 0.11)]
+    rows += [("component", 25, 0.1, 0.09), ("phi", 4, 0.78, 0.35), ("phi", 7, 0.74, 0.27), ("phi", 13, 0.7, 0.24)]
+    rows += [("phi", 25, 0.69, 0.23), ("feature", 0, 0.6, 0.19)]
+    frame = pd.DataFrame(rows, columns=["quantity", "order", "decodability", "floor"])
     for name, width in (("decodability", 0.02), ("floor", 0.015)):
         frame[f"{name}_low"], frame[f"{name}_high"] = frame[name] - width, frame[name] + width
     return {"reliability": orders, "decodability": frame}
@@ -100,7 +101,7 @@ def troubled():
                 ("seen", 200, 0.85),
                 ("test", 1000, 1),
             )
-            for order, residual in zip(orders, significance["residual"])
+            for order, residual in zip(orders, significance["residual"], strict=True)
         ]
     )
     test = splits[splits["split"] == "test"].set_index("order")["residual"]

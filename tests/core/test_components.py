@@ -293,7 +293,7 @@ def test_a_truncated_file_is_named(tmp_path, part):
 
 def test_sample_rows_draws_in_order_with_a_seed():
     split = (torch.arange(50).float(), torch.arange(50) % 7, torch.arange(100, 150))
-    assert sample_rows(split, None, 0) is split
+    assert sample_rows(split, "all", 0) is split
     assert sample_rows(split, 50, 0) is split
     images, labels, samples = sample_rows(split, 20, 0)
     assert len(samples) == 20

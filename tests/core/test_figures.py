@@ -93,15 +93,13 @@ def test_texts_lie_within_the_figure_and_legends_off_the_data(name, frames):
     figure = draw(name, frames)
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw(renderer)
-    from matplotlib.text import Text
-
-    for text in figure.findobj(Text):
-        if text.get_visible() and text.get_text().strip():
-            box = text.get_window_extent(renderer)
-            assert figure.bbox.x0 - 1 <= box.x0, text.get_text()
-            assert box.x1 <= figure.bbox.x1 + 1, text.get_text()
-            assert figure.bbox.y0 - 1 <= box.y0, text.get_text()
-            assert box.y1 <= figure.bbox.y1 + 1, text.get_text()
+    parts = [*figure.axes, *figure.legends, *figure.texts, *(text for axis in figure.axes for text in axis.texts)]
+    for part in parts:
+        box = part.get_tightbbox(renderer)
+        assert figure.bbox.x0 - 1 <= box.x0, part
+        assert box.x1 <= figure.bbox.x1 + 1, part
+        assert figure.bbox.y0 - 1 <= box.y0, part
+        assert box.y1 <= figure.bbox.y1 + 1, part
     for axis in figure.axes:
         legends = [*figure.legends, *([axis.get_legend()] if axis.get_legend() else [])]
         for legend in legends:
@@ -126,8 +124,8 @@ def test_significance_draws_shares_and_what_is_explained(frames):
     ends = np.array([segment[:, 1] for segment in axis.collections[0].get_segments()])
     np.testing.assert_allclose(ends, frame[["significance_low", "significance_high"]])
     assert [tick.get_text() for tick in axis.get_xticklabels()] == [str(order) for order in frame["order"]]
-    flagged = [l for l in axis.lines if str(l.get_label()).startswith("residual rises")]
-    assert [x for l in flagged for x in l.get_xdata()] == list(np.flatnonzero(frame["residual_rises"]))
+    flagged = [mark for mark in axis.lines if str(mark.get_label()).startswith("residual rises")]
+    assert [x for mark in flagged for x in mark.get_xdata()] == list(np.flatnonzero(frame["residual_rises"]))
 
 
 def test_residuals_ring_the_flagged_gaps_only(frames):
@@ -185,11 +183,11 @@ def test_overfitting_draws_what_is_unstable_open_and_says_so():
     low, high = axis.get_ylim()
     assert high < 0.3  # order 49 has −200%, order 25 has 60%
     assert low > -0.2
-    open_ = [l for l in axis.lines if l.get_marker() in ("^", "v") and len(l.get_xdata())]
-    assert [(l.get_marker(), float(l.get_xdata()[0])) for l in open_] == [("^", 3), ("v", 4)]
-    assert {to_hex(l.get_markerfacecolor()) for l in open_} == {LIGHT.paper}
-    bars = [l for l in axis.lines if len(l.get_xdata()) == 2 and l.get_color() == LIGHT.alarm]
-    assert [l.get_linestyle() for l in bars] == ["-", "--"]
+    open_ = [mark for mark in axis.lines if mark.get_marker() in ("^", "v") and len(mark.get_xdata())]
+    assert [(mark.get_marker(), float(mark.get_xdata()[0])) for mark in open_] == [("^", 3), ("v", 4)]
+    assert {to_hex(mark.get_markerfacecolor()) for mark in open_} == {LIGHT.paper}
+    bars = [mark for mark in axis.lines if len(mark.get_xdata()) == 2 and mark.get_color() == LIGHT.alarm]
+    assert [mark.get_linestyle() for mark in bars] == ["-", "--"]
     np.testing.assert_allclose(bars[1].get_ydata(), axis.get_ylim())
     texts = [text.get_text() for text in axis.texts]
     assert any(text.startswith("no reading") for text in texts)
@@ -217,17 +215,17 @@ def test_substitution_marks_the_chosen_order_against_the_feature_itself(frames):
     np.testing.assert_allclose(test.get_ydata(), frame["substituted_accuracy"])
     np.testing.assert_allclose(validation.get_ydata(), frame["validation_accuracy"])
     assert validation.get_linewidth() < test.get_linewidth()
-    level = next(l for l in axis.lines if str(l.get_label()).startswith("f itself"))
+    level = next(mark for mark in axis.lines if str(mark.get_label()).startswith("f itself"))
     np.testing.assert_allclose(level.get_ydata(), own)
     best = int(frame["validation_accuracy"].to_numpy().argmax())
-    ring = next(l for l in axis.lines if str(l.get_label()).startswith("chosen"))
+    ring = next(mark for mark in axis.lines if str(mark.get_label()).startswith("chosen"))
     assert f"order {frame['order'][best]}," in ring.get_label()
     np.testing.assert_allclose(ring.get_xydata(), [[best, frame["substituted_accuracy"][best]]])
 
 
 def test_substitution_marks_the_order_it_is_told():
     (axis,) = figures.substitution(troubled(), LIGHT, chosen=25).axes
-    ring = next(l for l in axis.lines if str(l.get_label()).startswith("chosen"))
+    ring = next(mark for mark in axis.lines if str(mark.get_label()).startswith("chosen"))
     np.testing.assert_allclose(ring.get_xydata(), [[3, 0.581]])
 
 
@@ -236,8 +234,8 @@ def test_reliability_stands_beside_decodability_with_floors():
     left, right = draw("reliability", frames).axes
     ratio = line(left, "reliability ratio (fit × shrinkage)")
     np.testing.assert_allclose(ratio.get_ydata(), frames["reliability"]["reliability"])
-    ringed = [l for l in left.lines if str(l.get_label()).startswith("above 1")]
-    np.testing.assert_allclose([l.get_xydata() for l in ringed], [[[3, 1.31]]])
+    ringed = [mark for mark in left.lines if str(mark.get_label()).startswith("above 1")]
+    np.testing.assert_allclose([mark.get_xydata() for mark in ringed], [[[3, 1.31]]])
     frame = frames["decodability"]
     component = frame[frame["quantity"] == "component"]
     np.testing.assert_allclose(line(right, "component c").get_ydata(), component["decodability"])

@@ -71,7 +71,7 @@ def test_the_key_is_the_same_in_every_process():
 
 
 DRIVER = """
-import functools, importlib, json, pkgutil, sys
+import ast, importlib, json, pkgutil, sys
 from pathlib import Path
 import tasks
 from featcx_core import keys

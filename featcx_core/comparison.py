@@ -1,0 +1,126 @@
+"""Two analysed networks, order by order: differences with paired intervals, and p-values adjusted for their number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+from torch import Tensor
+
+from featcx_core.bootstrap import interval
+from featcx_core.errors import InputError
+
+METRICS = ("significance", "reliability", "decodability", "effectiveness", "overfitting")
+
+
+class Measured(NamedTuple):
+    """One network's metrics.
+
+    Attributes:
+        orders: L complexity orders.
+        values: metric → L values.
+        draws: metric → bootstrap draws (B, L). Networks whose samples and bootstrap seed agree share each draw, so the
+            difference of their draws is a paired bootstrap.
+    """
+
+    orders: tuple[int, ...]
+    values: Mapping[str, np.ndarray]
+    draws: Mapping[str, Tensor]
+
+
+def compare_networks(original: Measured, variants: Mapping[str, Measured], confidence: float) -> pd.DataFrame:
+    """A row a (variant, metric, order): original, variant, difference with its interval, p and Holm-adjusted p.
+
+    p-values are two-sided and normal, from the bootstrap's standard error: a percentile p cannot fall below 1/B, which
+    adjusting over dozens of comparisons would make blind. `adjusted_over` says over how many p-values Holm's method went.
+    A difference whose draws are not finite (an over-fitting ratio without a reading) gets no p-value.
+
+    Raises:
+        InputError: when the networks were not analysed at the same orders.
+    """
+    rows = []
+    for name, variant in variants.items():
+        if variant.orders != original.orders:
+            raise InputError(f"'{name}' was analysed at orders {variant.orders}, the other at {original.orders}; use the same.")
+        for metric in METRICS:
+            if metric not in original.draws or metric not in variant.draws:
+                continue
+            apart = (variant.draws[metric] - original.draws[metric]).numpy()
+            for i, order in enumerate(original.orders):
+                difference = float(variant.values[metric][i] - original.values[metric][i])
+                error = float(apart[:, i].std(ddof=1))
+                usable = bool(np.isfinite(apart[:, i]).all()) and error > 0 and math.isfinite(difference)
+                low, high = interval(apart[:, i], confidence) if usable else (math.nan, math.nan)
+                rows.append(
+                    {
+                        "variant": name,
+                        "metric": metric,
+                        "order": order,
+                        "original": float(original.values[metric][i]),
+                        "value": float(variant.values[metric][i]),
+                        "difference": difference,
+                        "difference_low": low,
+                        "difference_high": high,
+                        "p": float(2 * norm.sf(abs(difference) / error)) if usable else math.nan,
+                    }
+                )
+    frame = pd.DataFrame(rows)
+    frame["p_holm"] = holm(frame.p.to_numpy())
+    frame["adjusted_over"] = int(frame.p.notna().sum())
+    return frame
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Holm's step-down adjusted p-values (Holm 1979); NaN stays NaN and does not count."""
+    adjusted, usable = np.full(len(p), np.nan), np.flatnonzero(~np.isnan(p))
+    ranked = usable[np.argsort(p[usable], kind="stable")]
+    running = 0.0
+    for rank, i in enumerate(ranked):
+        running = max(running, min(1.0, (len(ranked) - rank) * p[i]))
+        adjusted[i] = running
+    return adjusted
+
+
+def readings(frame: pd.DataFrame, variant: str, level: float = 0.05) -> list[str]:
+    """What a variant changed, in sentences, against claim 5 of the paper (METHOD §8)."""
+    own = frame[frame.variant == variant]
+    sentences = []
+    for metric in METRICS:
+        part = own[own.metric == metric]
+        if part.empty:
+            continue
+        clear = part[part.p_holm < level]
+        if clear.empty:
+            sentences.append(f"{_NAMES[metric]} differs at no order by more than sampling explains.")
+            continue
+        words = [
+            f"{'up' if change > 0 else 'down'} by {abs(change):.3g} at order {order}"
+            for change, order in zip(clear.difference.to_list(), clear.order.to_list(), strict=True)
+        ]
+        sentences.append(f"{_NAMES[metric]} is {', '.join(words)}.")
+    return [*sentences, _claim(own, variant, level)]
+
+
+_NAMES = {
+    "significance": "Significance", "reliability": "Reliability (ratio)", "decodability": "Decodability",
+    "effectiveness": "Effectiveness", "overfitting": "Over-fitting",
+}  # fmt: skip
+
+
+def _claim(own: pd.DataFrame, variant: str, level: float) -> str:
+    """Whether this run agrees with: distillation makes features more reliable and effective; compression leaves reliability."""
+    clear = own[own.p_holm < level]
+    if variant == "distilled":
+        wanted = [clear[clear.metric == metric].difference for metric in ("decodability", "effectiveness")]
+        verdict = [len(d) > 0 and bool((d > 0).all()) for d in wanted]
+        words = "agrees" if all(verdict) else "agrees in part" if any(verdict) else "does not agree"
+        return f"The paper reports that distillation makes features more reliable and more effective; this run {words}."
+    moved = clear[clear.metric == "significance"]
+    untouched = clear[clear.metric == "decodability"].empty
+    low = not moved.empty and moved.order.min() == own.order.min()
+    words = "agrees" if low and untouched else "agrees in part" if low or untouched else "does not agree"
+    return f"The paper reports that compression touches mostly low orders and leaves reliability alone; this run {words}."

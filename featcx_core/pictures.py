@@ -1,0 +1,157 @@
+"""What components look like: maps of one channel for a few test images, and where each component's energy lies."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from featcx_core.components import ComponentTable
+from featcx_core.data import Dataset
+
+SAMPLES = 6  # images shown, one a class
+CLASSES = 10  # classes whose energy is drawn
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Maps of one channel for k test images, and energy maps of K classes, L orders.
+
+    Attributes:
+        images: uint8 (k, C_in, H_in, W_in), the inputs.
+        feature, residual: float32 (k, H, W), f and Δf in `channel`.
+        phi, components: float32 (k, L, H, W), Φ^(l) and c^(l) in `channel`.
+        energy: float32 (K, L + 1, H, W), E over a class's test images of Σ_channels c², the residual's last; zeros for a
+            class without images.
+        means: uint8 (min(K, CLASSES), C_in, H_in, W_in), the mean input of each class.
+        orders: complexity orders, rising.
+        channel: the channel of the maps.
+        samples, labels: each image's number in the test split and class.
+        correct: whether the target classifies each right.
+        classes: K names.
+        rows: test images a class that the energy is taken over.
+    """
+
+    images: Tensor
+    feature: Tensor
+    phi: Tensor
+    components: Tensor
+    residual: Tensor
+    energy: Tensor
+    means: Tensor
+    orders: tuple[int, ...]
+    channel: int
+    samples: tuple[int, ...]
+    labels: tuple[int, ...]
+    correct: tuple[bool, ...]
+    classes: tuple[str, ...]
+    rows: tuple[int, ...]
+
+    def save(self, folder: Path) -> None:
+        """Writes pictures.safetensors and pictures.json."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {name: value.contiguous() for name, value in values.items() if isinstance(value, Tensor)}
+        meta = {name: value for name, value in values.items() if name not in tensors}
+        save_file(tensors, folder / "pictures.safetensors")
+        (folder / "pictures.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False))
+
+    @staticmethod
+    def load(folder: Path) -> Pictures:
+        """What `save` wrote."""
+        meta: dict[str, Any] = json.loads((folder / "pictures.json").read_text())
+        lists = {name: tuple(value) if isinstance(value, list) else value for name, value in meta.items()}
+        return Pictures(**load_file(folder / "pictures.safetensors"), **lists)
+
+
+def choose_samples(labels: Tensor, correct: Tensor, count: int = SAMPLES) -> list[int]:
+    """Rows of at most `count` images: the first of each of the lowest classes, in turn one that the target gets right and
+    one that it gets wrong; where a class has none of the wanted kind, its first.
+
+    Args:
+        labels, correct: int64 and bool (n,).
+    """
+    chosen: list[int] = []
+    for label in labels.unique().tolist()[:count]:
+        own = (labels == label).nonzero().flatten()
+        wanted = own[correct[own] == (len(chosen) % 2 == 0)]
+        chosen.append(int(wanted[0] if len(wanted) else own[0]))
+    return chosen
+
+
+@torch.no_grad()
+def make_pictures(data: Dataset, test: ComponentTable, correct: Tensor, count: int = SAMPLES) -> Pictures:
+    """The pictures of a target's test components, in one pass over them.
+
+    The channel is the one with most positive positions of f over the chosen images (METHOD §7), the first of equals.
+
+    Args:
+        correct: bool (n,), which rows of `test` the target classifies right.
+    """
+    labels, samples = test.labels(), test.samples()
+    chosen = choose_samples(labels, correct, count)
+    places = torch.tensor(chosen)
+    (_, height, width), players = test.shape, len(test.orders)
+    energy = torch.zeros(len(data.classes), players + 1, height, width, dtype=torch.float64)
+    maps, start = torch.empty(len(chosen), players + 1, *test.shape), 0
+    for batch, own in test.stacked():
+        energy.index_add_(0, own, batch.double().square().sum(2))
+        here = (places >= start) & (places < start + len(own))
+        maps[here] = batch[places[here] - start]
+        start += len(own)
+    rows = torch.bincount(labels, minlength=len(data.classes))
+    feature = maps.sum(1)
+    channel = int((feature > 0).sum((0, 2, 3)).argmax())
+    means = torch.zeros(min(CLASSES, len(data.classes)), *data.shape, dtype=torch.uint8)
+    for label in range(len(means)):
+        if rows[label]:
+            means[label] = data.test_images[samples[labels == label]].float().mean(0).round().to(torch.uint8)
+    return Pictures(
+        images=data.test_images[samples[places]],
+        feature=feature[:, channel],
+        phi=maps[:, :-1, channel].cumsum(1),
+        components=maps[:, :-1, channel],
+        residual=maps[:, -1, channel],
+        energy=(energy / rows.clamp_min(1)[:, None, None, None]).float(),
+        means=means,
+        orders=test.orders,
+        channel=channel,
+        samples=tuple(samples[places].tolist()),
+        labels=tuple(labels[places].tolist()),
+        correct=tuple(correct[places].tolist()),
+        classes=data.classes,
+        rows=tuple(rows.tolist()),
+    )
+
+
+def limit_of(pictures: Pictures, share: float = 0.99) -> float:
+    """The symmetric limit of the maps' colours: the 99th percentile of |value| over all maps of the grid."""
+    parts = (pictures.feature, pictures.phi, pictures.components, pictures.residual)
+    values = torch.cat([part.flatten() for part in parts]).abs().double()
+    # kthvalue: torch.quantile refuses more than 16 million values
+    return max(float(values.kthvalue(max(1, round(share * len(values)))).values), 1e-12)
+
+
+def shares_by_position(pictures: Pictures) -> Tensor:
+    """float64 (K + 1, L + 1, H, W): each energy map as shares of its own sum, those of all images together first."""
+    energy = pictures.energy.double()
+    rows = torch.tensor(pictures.rows, dtype=torch.float64)
+    whole = torch.einsum("k,klhw->lhw", rows, energy) / rows.sum()
+    stacked = torch.cat([whole[None], energy])
+    return stacked / stacked.sum((2, 3), keepdim=True).clamp_min(1e-30)
+
+
+def spread(pictures: Pictures) -> Tensor:
+    """float64 (L + 1,): over what share of the positions the energy of all images spreads, 1 / (H W Σ p²); 1 where even."""
+    shares = shares_by_position(pictures)[0].flatten(1)
+    return 1 / (shares.shape[1] * shares.square().sum(1).clamp_min(1e-30))
+
+
+def unexplained(pictures: Pictures) -> Tensor:
+    """float64 (L,): Σ (f − Φ^(l))² / Σ f² over the chosen images and channel."""
+    feature = pictures.feature.double()[:, None]
+    return (feature - pictures.phi).square().sum((0, 2, 3)) / feature.square().sum().clamp_min(1e-30)

@@ -1,0 +1,113 @@
+"""Stages that make variants of a target: each writes what stage `target` writes, and goes through the same sub-DAG."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from featcx_core.specs import DistilledSpec, Numerics, PrunedSpec, QuantisedSpec, ScheduleSpec
+from featcx_core.store import ArtifactRef
+from tasks.engine import Work, stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from featcx_core.data import Dataset
+    from featcx_core.targets import TargetNet
+
+
+@stage("distilled", label="T={settings.temperature:g}")
+def distilled(
+    work: Work,
+    *,
+    data: ArtifactRef,
+    target: ArtifactRef,
+    teacher: ArtifactRef,
+    settings: DistilledSpec,
+    seed: int,
+    schedule: ScheduleSpec,
+    numerics: Numerics,
+) -> dict[str, Any]:
+    """A student from the target's initial weights, on its batches: with the target's seed only the loss differs."""
+    from featcx_core.distillation import train_student
+    from featcx_core.networks import load_network
+    from featcx_core.seeds import seeded
+    from featcx_core.targets import TargetNet, save_target
+
+    dataset, original, seen = _opened(work, data, target)
+    with seeded(seed):
+        student = TargetNet(**original.config)
+    history = train_student(
+        student,
+        load_network(work.path(teacher), TargetNet, work.device),
+        dataset,
+        seen,
+        schedule,
+        temperature=settings.temperature,
+        mix=settings.mix,
+        seed=seed,
+        numerics=numerics,
+        device=work.device,
+        checkpoint=work.checkpoint(),
+        on_step=work.progress.step,
+    )
+    return save_target(work.folder, student, dataset, seen, work.device, history._asdict())
+
+
+@stage("pruned", label="{settings.sparsity:.0%}")
+def pruned(
+    work: Work, *, data: ArtifactRef, target: ArtifactRef, settings: PrunedSpec, seed: int, numerics: Numerics
+) -> dict[str, Any]:
+    """The target with its smallest weights at zero."""
+    from featcx_core.compression import prune
+    from featcx_core.targets import save_target
+
+    dataset, net, seen = _opened(work, data, target)
+    size = prune(
+        net,
+        dataset,
+        seen,
+        sparsity=settings.sparsity,
+        rounds=settings.rounds,
+        schedule=settings.schedule,
+        seed=seed,
+        numerics=numerics,
+        device=work.device,
+        on_step=work.progress.step,
+    )
+    return save_target(work.folder, net, dataset, seen, work.device, None, size=size._asdict())
+
+
+@stage("quantised", label="{settings.bits} bits")
+def quantised(
+    work: Work, *, data: ArtifactRef, target: ArtifactRef, settings: QuantisedSpec, seed: int, numerics: Numerics
+) -> dict[str, Any]:
+    """The target with 2^bits different weights a layer at most."""
+    from featcx_core.compression import quantise
+    from featcx_core.targets import save_target
+
+    dataset, net, seen = _opened(work, data, target)
+    size = quantise(
+        net,
+        dataset,
+        seen,
+        bits=settings.bits,
+        schedule=settings.schedule,
+        seed=seed,
+        numerics=numerics,
+        device=work.device,
+        on_step=work.progress.step,
+    )
+    return save_target(work.folder, net, dataset, seen, work.device, None, size=size._asdict())
+
+
+def _opened(work: Work, data: ArtifactRef, target: ArtifactRef) -> tuple[Dataset, TargetNet, Tensor]:
+    """The data set, the original target and the images that it saw."""
+    from safetensors.torch import load_file
+
+    from featcx_core.data import Dataset
+    from featcx_core.networks import load_network
+    from featcx_core.targets import TargetNet
+
+    folder = work.path(target)
+    seen = load_file(folder / "seen.safetensors")["seen"]
+    return Dataset.load(work.path(data)), load_network(folder, TargetNet), seen

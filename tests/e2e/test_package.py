@@ -1,0 +1,63 @@
+"""What a newcomer gets: the wheel outside the checkout, the README's example, quick help."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_the_wheel_runs_outside_the_checkout(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    venv.create(tmp_path / "venv", with_pip=False, system_site_packages=False)
+    python = tmp_path / "venv" / "bin" / "python"
+    # The dependencies are borrowed from this environment; the checkout itself must not be importable.
+    site = next(Path(p) for p in sys.path if p.endswith("site-packages"))
+    target = next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", target, wheel], check=True)
+    (target / "dependencies.pth").write_text(f"import sys; sys.path.append({str(site)!r})\n")
+    where = "import featcx_core, flows, tasks; print(featcx_core.__file__, flows.__file__)"
+    found = subprocess.run([python, "-c", where], capture_output=True, text=True, cwd=tmp_path, check=True).stdout
+    assert str(target) in found
+    assert str(ROOT) not in found
+    assert not (target / "tests").exists()
+    command = [python, "-m", "flows.cli", "run", "digits", "--store", tmp_path / "store", "--json", tmp_path / "a.json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "a.json").read_text())["stages"]["run"] > 10
+
+
+def test_the_readme_example_runs() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("(4, 7, 13)")
+
+
+def test_the_readme_names_every_file_that_there_is() -> None:
+    readme = (ROOT / "README.md").read_text()
+    named = set(re.findall(r"\b(\w+\.py)\b", readme))
+    there = {path.name for room in ("featcx_core", "tasks", "flows") for path in (ROOT / room).glob("*.py")}
+    assert named <= there
+
+
+def test_help_is_quick() -> None:
+    seconds = []
+    for _ in range(3):
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-m", "flows.cli", "--help"], check=True, capture_output=True)
+        seconds.append(time.monotonic() - began)
+    assert min(seconds) < 0.5
+    loaded = "import sys, flows.cli; print([m for m in ('torch', 'prefect', 'pandas') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout == "[]\n"
