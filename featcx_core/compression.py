@@ -25,6 +25,7 @@ from featcx_core.seeds import derive_seed
 from featcx_core.specs import Numerics, ScheduleSpec
 
 OnStep = Callable[[Step], None]
+Layer = _ConvNd | nn.Linear
 
 
 class Size(NamedTuple):
@@ -80,11 +81,10 @@ def prune(
     images = Augmented(data, seen, device)
     part = schedule.model_copy(update={"draws": math.ceil(schedule.draws / rounds)})
     for r in range(rounds):
-        zeros = round(
-            (1 - (1 - sparsity) ** ((r + 1) / rounds)) * weights
-        )  # earlier zeros are the smallest, so among them
-        global_unstructured([(layer, "weight") for layer in layers], L1Unstructured, amount=zeros)
-        masks = [layer.weight_mask for layer in layers]
+        share = 1 - (1 - sparsity) ** ((r + 1) / rounds)  # earlier zeros are the smallest weights, so it counts them in
+        net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # pruning takes no other
+        global_unstructured([(layer, "weight") for layer in layers], L1Unstructured, amount=round(share * weights))
+        masks = [layer.get_buffer("weight_mask") for layer in layers]
         for layer in layers:
             remove(layer, "weight")
         fit(
@@ -166,13 +166,15 @@ def cluster(weight: Tensor, count: int) -> Tensor:
     values, order = weight.detach().flatten().double().cpu().sort()
     n, sums = len(values), torch.cat([values.new_zeros(1), values.cumsum(0)])
     centroids = torch.linspace(float(values[0]), float(values[-1]), count, dtype=torch.float64)
-    bounds, former = torch.zeros(count + 1, dtype=torch.int64), None
-    while former is None or not torch.equal(bounds, former):  # each turn lowers the error, so no bounds come back
+    bounds = torch.zeros(count + 1, dtype=torch.int64)
+    for _ in range(10_000):  # a few hundred do; each lowers the error, but rounding might make two of them alternate
         former, middles = bounds, (centroids[1:] + centroids[:-1]) / 2
         bounds = torch.cat([torch.tensor([0]), torch.searchsorted(values, middles), torch.tensor([n])])
         held = bounds.diff()
         means = (sums[bounds[1:]] - sums[bounds[:-1]]) / held.clamp(min=1)
         centroids = torch.where(held > 0, means, centroids)
+        if torch.equal(bounds, former):
+            break
     held = held[held > 0]
     codes = torch.empty(n, dtype=torch.int64)
     codes[order] = torch.repeat_interleave(torch.arange(len(held)), held)
@@ -204,7 +206,7 @@ def quantised_size(net: nn.Module) -> Size:
 
 
 def huffman_bits(symbols: Tensor | np.ndarray | Sequence[int]) -> int:
-    """Length in bits of a sequence of integers under its own optimal prefix code (Huffman 1952, doi:10.1109/JRPROC.1952.273898).
+    """Length in bits of a sequence of integers under its own optimal prefix code (doi:10.1109/JRPROC.1952.273898).
 
     A sequence of one symbol repeated takes no bits: its length, which every code needs, says all.
     """
@@ -219,15 +221,19 @@ def huffman_bits(symbols: Tensor | np.ndarray | Sequence[int]) -> int:
     return bits
 
 
-def coded_layers(net: nn.Module) -> list[nn.Module]:
+def coded_layers(net: nn.Module) -> list[Layer]:
     """The layers whose weights compression codes: convolutions and linear ones.
 
     Raises:
-        InputError: when there is none.
+        InputError: when there is none, or one whose weight is not its own.
     """
-    layers = [module for module in net.modules() if isinstance(module, _ConvNd | nn.Linear)]
+    layers = [module for module in net.modules() if isinstance(module, Layer)]
     if not layers:
         raise InputError("The net has no convolution or linear layer to compress; choose another target.net.")
+    if len({id(layer._parameters.get("weight")) for layer in layers} - {id(None)}) < len(layers):
+        raise InputError(
+            "Layers of the net share a weight, or compute it from others; only nets of plain layers can be compressed."
+        )
     return layers
 
 
@@ -241,7 +247,7 @@ def _size(net: nn.Module, bits: Callable[[Tensor], int]) -> Size:
     return Size(count, nonzero, dense, stored, dense / stored)
 
 
-def _apply(layers: list[nn.Module], masks: list[Tensor]) -> Callable[[], None]:
+def _apply(layers: list[Layer], masks: list[Tensor]) -> Callable[[], None]:
     @torch.no_grad()
     def keep_zeros() -> None:
         for layer, mask in zip(layers, masks, strict=True):

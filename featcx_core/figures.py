@@ -9,15 +9,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from featcx_core.canvas import (
-    LEGEND,
     LIGHT,
-    SMALL,
-    TEXT,
     Theme,
     bars,
     finish,
@@ -30,6 +26,7 @@ from featcx_core.canvas import (
     write,
 )
 from featcx_core.figure_files import save
+from featcx_core.figures_pairs import covariance, interactions
 from featcx_core.figures_reliability import reliability
 from featcx_core.significance import GAP_FLAG
 from featcx_core.wording import Frames, accuracy_interval, best_order, percent, reached
@@ -37,6 +34,7 @@ from featcx_core.wording import Frames, accuracy_interval, best_order, percent, 
 __all__ = [
     "covariance",
     "effectiveness",
+    "interactions",
     "overfitting",
     "reliability",
     "residuals",
@@ -102,33 +100,6 @@ def residuals(frames: Frames, theme: Theme = LIGHT, coverage: float | None = Non
     for axis in axes:
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return finish(figure, theme, axes, foot_line(frames, None, "pool", "seen", "validation", "test"), columns=3)
-
-
-def covariance(frames: Frames, theme: Theme = LIGHT, coverage: float | None = None) -> Figure:
-    """Covariances between components and the residual, as per cent of Var[f]."""
-    frame = frames["covariance"]
-    names = [str(name) for name in frame["a"].unique()]
-    shown = ["Δf" if name == "residual" else name for name in names]
-    values = 100 * frame.pivot(index="a", columns="b", values="covariance").loc[names, names].to_numpy(float)
-    limit = max(float(np.abs(values).max()), 1e-12)
-    colours = LinearSegmentedColormap.from_list("featcx", [theme.series[1], theme.paper, theme.series[0]])
-    figure, (axis,) = panels(theme, height=4.4)
-    axis.grid(False)
-    axis.spines["bottom"].set_visible(False)
-    image = axis.imshow(values, cmap=colours, vmin=-limit, vmax=limit)
-    axis.set_xticks(range(len(names)), shown, rotation=0 if len(names) <= FEW else 60)
-    axis.set_yticks(range(len(names)), shown)
-    axis.set_xlabel("component (order) or residual Δf", color=theme.ink, fontsize=TEXT)
-    if len(names) <= FEW:
-        for (i, j), value in np.ndenumerate(values):
-            colour = theme.paper if abs(value) > 0.65 * limit else theme.ink
-            text = "0.0" if abs(value) < 0.05 else f"{value:.1f}".replace("-", "−")
-            axis.text(j, i, text, ha="center", va="center", color=colour, fontsize=LEGEND)
-    bar = figure.colorbar(image, ax=axis, shrink=0.85)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(colors=theme.ink, labelsize=SMALL, length=0)
-    bar.set_label("covariance (% of Var[f])", color=theme.ink, fontsize=TEXT)
-    return finish(figure, theme, [axis], foot_line(frames, None, "pool"))
 
 
 def shapley(frames: Frames, theme: Theme = LIGHT, coverage: float | None = None) -> Figure:

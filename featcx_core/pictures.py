@@ -28,7 +28,7 @@ class Pictures:
         phi, components: float32 (k, L, H, W), Φ^(l) and c^(l) in `channel`.
         energy: float32 (K, L + 1, H, W), E over a class's test images of Σ_channels c², the residual's last; zeros for a
             class without images.
-        means: uint8 (min(K, CLASSES), C_in, H_in, W_in), the mean input of each class.
+        means: uint8 (1 + min(K, CLASSES), C_in, H_in, W_in), the mean input of all test images, then of each class.
         orders: complexity orders, rising.
         channel: the channel of the maps.
         samples, labels: each image's number in the test split and class.
@@ -65,7 +65,8 @@ class Pictures:
         """What `save` wrote."""
         meta: dict[str, Any] = json.loads((folder / "pictures.json").read_text())
         lists = {name: tuple(value) if isinstance(value, list) else value for name, value in meta.items()}
-        return Pictures(**load_file(folder / "pictures.safetensors"), **lists)
+        values: dict[str, Any] = lists | load_file(folder / "pictures.safetensors")
+        return Pictures(**values)
 
 
 def choose_samples(labels: Tensor, correct: Tensor, count: int = SAMPLES) -> list[int]:
@@ -106,10 +107,8 @@ def make_pictures(data: Dataset, test: ComponentTable, correct: Tensor, count: i
     rows = torch.bincount(labels, minlength=len(data.classes))
     feature = maps.sum(1)
     channel = int((feature > 0).sum((0, 2, 3)).argmax())
-    means = torch.zeros(min(CLASSES, len(data.classes)), *data.shape, dtype=torch.uint8)
-    for label in range(len(means)):
-        if rows[label]:
-            means[label] = data.test_images[samples[labels == label]].float().mean(0).round().to(torch.uint8)
+    groups = [samples, *(samples[labels == label] for label in range(min(CLASSES, len(data.classes))))]
+    means = [data.test_images[group].float().sum(0) / max(1, len(group)) for group in groups]
     return Pictures(
         images=data.test_images[samples[places]],
         feature=feature[:, channel],
@@ -117,7 +116,7 @@ def make_pictures(data: Dataset, test: ComponentTable, correct: Tensor, count: i
         components=maps[:, :-1, channel],
         residual=maps[:, -1, channel],
         energy=(energy / rows.clamp_min(1)[:, None, None, None]).float(),
-        means=means,
+        means=torch.stack(means).round().to(torch.uint8),
         orders=test.orders,
         channel=channel,
         samples=tuple(samples[places].tolist()),

@@ -38,6 +38,10 @@ PAPER = {
     "images and no decodability; its ratio depends on where the training of the cycle's maps stops, so expect to differ.",
     "shapley": "The paper states its findings on two ratios of these values, effectiveness and over-fitting level, which "
     "the next sections give.",
+    "interactions": "The paper gives no interactions; a loss that levels off draws them below zero even between parts that "
+    "have nothing in common, so read which are strongest rather than their sign.",
+    "maps": "In the paper's figures simple components show the object's outline, complex ones details and noise.",
+    "energy": "The paper gives no such maps.",
     "effectiveness": "In the paper effectiveness peaks at orders of about half the target's depth.",
     "overfitting": "The paper compares training-set sizes, which a single run cannot: there more samples lower the "
     "over-fitting of low orders and not of high ones.",
@@ -131,7 +135,8 @@ def significance(frames: Frames) -> str:
     return (
         f"In this run the most significant component is that of order {top['order']} with "
         f"{with_interval(top, 'significance')} of Var[f], {ranked(rows, tied)}, and up to order {last['order']} the "
-        f"disentanglers explain {with_interval(last, 'reached')} of the feature's variance."
+        f"disentanglers explain {with_interval(last, 'reached')} of the feature's variance (the sum of the explained "
+        f"increments; the significances sum to {percent(sum(row['significance'] for row in rows))}, since parts covary)."
     )
 
 
@@ -151,16 +156,18 @@ def residuals(frames: Frames) -> str:
 
 
 def covariance(frames: Frames) -> str:
-    """The largest covariance between two parts and how much all of them hold."""
+    """The largest covariance between two parts, and the shares of variance and covariance that together are one."""
     frame = frames["covariance"]
     between = frame[frame["a"] != frame["b"]].to_dict("records")
     top = max(between, key=lambda row: abs(float(row["covariance"])))
-    own = float(frame[frame["a"] == frame["b"]]["covariance"].sum())
+    own = frame[frame["a"] == frame["b"]].set_index("a")["covariance"]
+    residual, between_all = float(own["residual"]), sum(float(row["covariance"]) for row in between)
     names = [f"order {name}" if str(name).isdigit() else f"the {name}" for name in (top["a"], top["b"])]
     return (
         f"In this run the largest covariance between two parts is {percent(top['covariance'])} of Var[f], between "
-        f"{names[0]} and {names[1]}; the variances of all parts sum to {percent(own)} of Var[f], and "
-        f"{percent(sum(row['covariance'] for row in between))} lies between parts."
+        f"{names[0]} and {names[1]}; the significances of all orders sum to {percent(float(own.sum()) - residual)}, the "
+        f"last residual is {percent(residual)}, twice the covariances between parts sum to {percent(between_all)}, and "
+        f"together they are {percent(float(own.sum()) + between_all)} of Var[f]."
     )
 
 
@@ -173,6 +180,25 @@ def shapley(frames: Frames) -> str:
         f"In this run the components together lower the loss by {number(seen)} nats on seen and {number(test)} nats on "
         f"test images, that of order {top['order']} most with {with_interval(top, 'shapley_train', number)} nats on seen "
         f"images, {ranked(rows, tied)}."
+    )
+
+
+def interactions(frames: Frames) -> str:
+    """The strongest interaction on seen images, and how many lie clearly above and below zero on each split."""
+    rows = records(frames, "interactions")
+    if not rows:
+        return "In this run a single order was analysed, which has no pair."
+    top = max((row for row in rows if row["split"] == "seen"), key=lambda row: abs(float(row["interaction"])))
+    parts = []
+    for split in ("seen", "test"):
+        own = [row for row in rows if row["split"] == split]
+        above, below = sum(row["interaction_low"] > 0 for row in own), sum(row["interaction_high"] < 0 for row in own)
+        parts.append(f"on {split} images {above} lie above zero and {below} below")
+    change = "more" if top["interaction"] > 0 else "less"
+    return (
+        f"In this run the strongest interaction on seen images is that of {listed([top['a'], top['b']])} with "
+        f"{with_interval(top, 'interaction', number)} nats (they lower the loss {change} together than apart), and of {len(rows) // 2} pairs {', '.join(parts)}, judged by intervals not adjusted for "
+        "their number."
     )
 
 

@@ -52,7 +52,7 @@ class Trunk(nn.Module):
 
     def matrices(self) -> list[Tensor]:
         """The maps g_k as matrices (C_k, C)."""
-        return [g.weight.detach().flatten(1) for g in self.maps]
+        return [g.weight.detach().flatten(1) for g in self.maps if isinstance(g, nn.Conv2d)]
 
 
 def train_trunk(

@@ -16,6 +16,8 @@ import pandas as pd
 
 from featcx_core import readings
 from featcx_core.figure_files import Picture, save
+from featcx_core.pictures import Pictures
+from featcx_core.report_pictures import picture_sections
 from featcx_core.report_sections import COMPARED, SECTIONS, Section
 from featcx_core.report_tables import Table, compare, table_of
 from featcx_core.wording import Frames, best_order, one_sentence, percent, reached, with_interval
@@ -43,6 +45,7 @@ class View:
     flags: tuple[str, ...] = ()
     picture: Mapping[str, Any] | None = None
     tables: tuple[Table, ...] = ()
+    widget: Mapping[str, Any] | None = None
 
 
 def write_report(
@@ -55,6 +58,7 @@ def write_report(
     scores: dict[str, float],
     notes: dict[str, str],
     chosen_order: int | None,
+    pictures: Mapping[str, Path] | None = None,
 ) -> Path:
     """Writes `report.html`, `figures/` and `tables/`; apart from provenance the same input gives the same bytes.
 
@@ -66,6 +70,7 @@ def write_report(
         notes: why a frame or section is missing: by its name, or `<network>.<name>` for one network. Other names are
             told at the end.
         chosen_order: of the target's substitution; None: the best on validation. Other networks use that rule.
+        pictures: network → folder of its stored pictures; a network without has no section of them.
 
     Returns:
         The path of the page.
@@ -75,8 +80,12 @@ def write_report(
     chosen = {name: best_order(frames) for name, frames in analyses.items()}
     if chosen_order is not None:
         chosen["target"] = chosen_order
+    stored = {name: Pictures.load(path) for name, path in (pictures or {}).items()}
     networks = {
-        name: [_view(folder, name, frames, section, notes, coverage) for section in _sections(chosen[name])]
+        name: [
+            _view(folder, name, frames, section, notes, coverage)
+            for section in [*picture_sections(stored.get(name)), *_sections(chosen[name])]
+        ]
         for name, frames in analyses.items()
     }
     _write_tables(folder / "tables", analyses)
@@ -146,6 +155,7 @@ def _view(
             for name, columns in section.tables.items()
             if name in frames
         ),
+        widget=section.widget(frames),
     )
 
 

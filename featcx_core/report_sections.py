@@ -21,6 +21,7 @@ class Section:
         about: the quantity, in symbols.
         tables: frame → its columns; the frames that the figure and the reading need.
         needs: the frames without which there is no section: all, or any one of `tables`.
+        widget: what the page lets the reader move, as the template's `slider` wants it.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Section:
     needs: Callable[[list[bool]], bool] = all
     flags: Callable[[Frames], list[str]] = lambda frames: []
     wide: bool = False
+    widget: Callable[[Frames], dict[str, Any]] = lambda frames: {}
 
 
 def _integer(value: Any) -> str:
@@ -138,6 +140,22 @@ SECTIONS = (
                 Column("shapley_train", "φ on seen images", number),
                 Column("shapley_test", "φ on test images", number),
                 Column("shapley_overfit", "φ(seen) − φ(test)", number),
+            )
+        },
+    ),
+    Section(
+        "interactions",
+        "Interactions",
+        "Shapley interaction index: how much more (above zero) or less (below) two orders lower the loss together than "
+        "apart, in nats",
+        figures.interactions,
+        readings.interactions,
+        {
+            "interactions": (
+                Column("split", "images"),
+                Column("a", "order a", _order),
+                Column("b", "order b", _order),
+                Column("interaction", "interaction of a and b", number),
             )
         },
     ),

@@ -177,6 +177,12 @@ class AnalysisSpec(Spec):
 Precision = Literal["auto", "fp32", "bf16"]
 
 
+class SubstitutionSpec(Spec):
+    """The control that substitution needs: the disentangler saw all of the pool, the target only its own samples."""
+
+    control: bool = Field(True, description="also train disentanglers on the target's own samples alone")
+
+
 class Numerics(Spec):
     """What changes the digits of a training besides its schedule, resolved for the device."""
 
@@ -202,6 +208,7 @@ class RunSpec(Spec):
     reliability: ReliabilitySpec = ReliabilitySpec()
     components: ComponentsSpec = ComponentsSpec()
     analysis: AnalysisSpec = AnalysisSpec()
+    substitution: SubstitutionSpec = SubstitutionSpec()
     variants: VariantsSpec = VariantsSpec()
     seed: Annotated[int, Field(ge=0, description="root seed of subset, target and disentanglers")] = 0
     precision: Annotated[Precision, Field(description="training arithmetic; auto: bf16 where the device has it")] = (

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from scipy.stats import binomtest
 from torch import Tensor, nn
 
+from featcx_core.bootstrap import bootstrap_weights, interval
 from featcx_core.components import ComponentTable
 
 
@@ -25,6 +27,22 @@ class Predictions(NamedTuple):
     losses: Tensor
 
 
+class Gain(NamedTuple):
+    """Test accuracy of Φ^(l) less that of f, with a paired bootstrap interval, and McNemar's exact test.
+
+    Attributes:
+        won, lost: test images that only Φ^(l), and only f, gets right.
+        p: two-sided exact p-value of as many wins as losses (McNemar 1947, doi:10.1007/BF02295996).
+    """
+
+    gain: float
+    low: float
+    high: float
+    won: int
+    lost: int
+    p: float
+
+
 class Substitution(NamedTuple):
     """Accuracies of Φ^(l), the order chosen on the validation split, and the target's own figures.
 
@@ -32,12 +50,14 @@ class Substitution(NamedTuple):
         orders: a row an order: substituted_accuracy and substituted_loss on test, validation_accuracy.
         splits: a row a split: accuracy, loss and rows of f itself.
         chosen_order: the order of highest validation accuracy, the lower of two equals.
+        gain: what the chosen order gains on the test split.
         predictions: split → what each answer was.
     """
 
     orders: pd.DataFrame
     splits: pd.DataFrame
     chosen_order: int
+    gain: Gain
     predictions: Mapping[str, Predictions]
 
 
@@ -58,7 +78,13 @@ def predict_substituted(table: ComponentTable, head: nn.Module, device: torch.de
 
 
 def measure_substitution(
-    tables: Mapping[str, ComponentTable], head: nn.Module, device: torch.device | str = "cpu"
+    tables: Mapping[str, ComponentTable],
+    head: nn.Module,
+    *,
+    bootstrap: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> Substitution:
     """Accuracy with Φ^(l) for f; the order is chosen on the validation split and read on the test split (METHOD §7)."""
     answers = {split: predict_substituted(table, head, device) for split, table in tables.items()}
@@ -84,4 +110,16 @@ def measure_substitution(
             for split, a in answers.items()
         ]
     )
-    return Substitution(frame, splits, orders[int(validation[1:].argmax())], answers)
+    chosen = int(validation[1:].argmax())
+    right = answers["test"].correct
+    gain = paired_gain(right[:, 0], right[:, 1 + chosen], bootstrap, confidence, seed)
+    return Substitution(frame, splits, orders[chosen], gain, answers)
+
+
+def paired_gain(before: Tensor, after: Tensor, bootstrap: int, confidence: float, seed: int) -> Gain:
+    """How many more of the same images are right after than before; both bool (n,)."""
+    change = after.double() - before.double()
+    draws = bootstrap_weights(len(change), bootstrap, seed).double() @ change / len(change)
+    won, lost = int((change > 0).sum()), int((change < 0).sum())
+    p = float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
+    return Gain(float(change.mean()), *interval(draws, confidence), won, lost, p)

@@ -14,7 +14,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 from featcx_core.specs import RunSpec
 from featcx_core.store import ArtifactRef, Store
 from flows.preflight import check, numerics_for
-from flows.recipes import whole_run
+from flows.recipes import notes, whole_run
 from flows.results import network_results
 from tasks.devices import devices
 from tasks.engine import Env
@@ -50,18 +50,19 @@ def analyze_flow(spec: RunSpec, env: Env, name: str) -> tuple[Refs, ArtifactRef]
         return submitted[-1]
 
     submitted: list[PrefectFuture[ArtifactRef]] = []
-    analysed, report = whole_run(submit, spec, numerics_for(spec))
+    recipe = whole_run(submit, spec, numerics_for(spec))
     settled(submitted)
     refs = {
-        name: {stage: None if node is None else node.result() for stage, node in nodes._asdict().items()}
-        for name, nodes in analysed.items()
+        name: {stage: None if node is None else node.result() for stage, node in nodes.items()}
+        for name, nodes in recipe.networks.items()
     }
-    return refs, report.result()
+    return refs, recipe.report.result()
 
 
 def settled(futures: list[PrefectFuture[ArtifactRef]]) -> None:
     """Waits for all; raises the error of the first that failed, not of one that only waited for it."""
-    for future in wait(futures).done:
+    wait(futures)
+    for future in futures:
         if future.state.is_failed() or future.state.is_crashed():
             future.result()
 
@@ -80,7 +81,6 @@ def analyze(spec: RunSpec, store: Path, env: Env | None = None) -> dict[str, Any
     place = Store(env.store)
     networks = {name: network_results(place, nodes) for name, nodes in refs.items()}
     main = networks.pop("target")
-    notes = {} if spec.reliability.enabled else {"reliability": "reliability.enabled is false"}
     artifacts = {stage: str(place.path(ref)) for stage, ref in refs["target"].items() if ref is not None}
     return {
         "spec": spec.model_dump(mode="json"),
@@ -90,7 +90,7 @@ def analyze(spec: RunSpec, store: Path, env: Env | None = None) -> dict[str, Any
         "stages": counts(env.store, env.run),
         **main,
         "variants": networks,
-        "notes": notes,
+        "notes": notes(spec),
         "artifacts": artifacts | {"report": str(place.path(report))},
     }
 
@@ -101,8 +101,11 @@ def task_runner(spec: RunSpec) -> TaskRunner[Any]:
     if runtime.runner == "processes":
         return ProcessPoolTaskRunner(max_workers=len(devices(runtime.device, runtime.threads)))
     if runtime.runner == "ray":
-        from flows.ray_runner import ray_runner
+        import os
 
-        return ray_runner(runtime)
+        from prefect_ray import RayTaskRunner
+
+        # RAY_ADDRESS names a cluster; without it Ray starts on this machine.
+        return RayTaskRunner(address=os.environ.get("RAY_ADDRESS"), init_kwargs={"include_dashboard": False})
     # Unbounded: a task that waits for its inputs holds a thread, so a bound could block the DAG. Devices are leased.
     return ThreadPoolTaskRunner(max_workers=10_000)

@@ -9,7 +9,7 @@ from featcx_core.seeds import derive_seed
 from featcx_core.sources import source_files, split_sizes
 from featcx_core.specs import Numerics, RunSpec, ScheduleSpec
 from featcx_core.store import FileRef
-from tasks import analyse, present, reliability, train
+from tasks import analyse, compare, pictures, present, reliability, train, variants
 from tasks.engine import Stage
 
 Node = Any  # a future of an ArtifactRef, or what else stands for one
@@ -29,6 +29,7 @@ class Analysed(NamedTuple):
     significance: Node
     effectiveness: Node
     substitution: Node
+    pictures: Node
     reliability: Node | None
     decodability: Node | None
 
@@ -60,7 +61,9 @@ def target_net(submit: Submit, spec: RunSpec, data: Node, numerics: Numerics) ->
     )
 
 
-def disentangle(submit: Submit, spec: RunSpec, data: Node, target: Node, numerics: Numerics, scope: str) -> list[Node]:
+def disentangle(
+    submit: Submit, spec: RunSpec, data: Node, target: Node, numerics: Numerics, scope: str, images: str = "pool"
+) -> list[Node]:
     """The chain of disentanglers, each depth warm-started from the one before."""
     settings, chain = spec.disentangler, list[Node]()
     for i, blocks in enumerate(settings.blocks):
@@ -77,9 +80,52 @@ def disentangle(submit: Submit, spec: RunSpec, data: Node, target: Node, numeric
                 seed=derive_seed(spec.seed, "disentangler", blocks),
                 schedule=with_batch(settings.schedule, settings.batches, i),
                 numerics=numerics,
+                images=images,
             )
         )
     return chain
+
+
+def variant_nets(
+    submit: Submit, spec: RunSpec, data: Node, target: Node, exemplary: list[Node] | None, numerics: Numerics
+) -> dict[str, Node]:
+    """Networks made from the target, by name. The student starts as the target did: only its loss differs."""
+    wanted, nets = spec.variants, dict[str, Node]()
+    common = {"data": data, "target": target, "numerics": numerics}
+    if wanted.distilled is not None and exemplary is not None:
+        nets["distilled"] = submit(
+            variants.distilled,
+            teacher=exemplary[0],
+            settings=wanted.distilled,
+            seed=derive_seed(spec.seed, "target"),
+            schedule=spec.target.schedule,
+            **common,
+        )
+    for stage, settings in ((variants.pruned, wanted.pruned), (variants.quantised, wanted.quantised)):
+        if settings is not None:
+            nets[stage.name] = submit(stage, settings=settings, seed=derive_seed(spec.seed, stage.name), **common)
+    return nets
+
+
+def control(submit: Submit, spec: RunSpec, data: Node, target: Node, numerics: Numerics) -> Node:
+    """Substitution by disentanglers that saw only the target's own samples, as the target did."""
+    chain = disentangle(submit, spec, data, target, numerics, "control", images="seen")
+    parts = submit(
+        analyse.components,
+        "control",
+        data=data,
+        target=target,
+        disentanglers=chain,
+        settings=spec.components,
+        seed=rows_seed(spec),
+        splits=("validation", "test"),
+    )
+    return submit(analyse.substitution, "control", components=parts, target=target, **bootstrap(spec))
+
+
+def bootstrap(spec: RunSpec) -> dict[str, Any]:
+    """Settings and seed of every interval: the same for all networks of a run, so that their draws pair."""
+    return {"settings": spec.analysis, "seed": derive_seed(spec.seed, "bootstrap")}
 
 
 def exemplary_nets(submit: Submit, spec: RunSpec, data: Node, numerics: Numerics) -> list[Node]:
@@ -165,7 +211,7 @@ def analyse_target(
         settings=spec.components,
         seed=rows_seed(spec),
     )
-    common = {"settings": spec.analysis, "seed": derive_seed(spec.seed, "bootstrap")}
+    common = bootstrap(spec)
     significance = submit(analyse.significance, scope, components=components, **common)
     shards = {
         split: [
@@ -177,7 +223,8 @@ def analyse_target(
     effectiveness = submit(
         analyse.effectiveness, scope, components=components, significance=significance, **shards, **common
     )
-    substitution = submit(analyse.substitution, scope, components=components, target=target)
+    substitution = submit(analyse.substitution, scope, components=components, target=target, **common)
+    shown = submit(pictures.pictures, scope, data=data, components=components, substitution=substitution)
     reliable = decodable = None
     if exemplary is not None:
         trunks, cycles = reliable_trunks(submit, spec, data, target, exemplary, numerics, scope)
@@ -201,23 +248,45 @@ def analyse_target(
             floor_seed=derive_seed(spec.exemplary.seeds[0], "floor"),
             **common,
         )
-    return Analysed(target, components, significance, effectiveness, substitution, reliable, decodable)
+    return Analysed(target, components, significance, effectiveness, substitution, shown, reliable, decodable)
 
 
-def whole_run(submit: Submit, spec: RunSpec, numerics: Numerics) -> tuple[dict[str, Analysed], Node]:
-    """Everything one run does: the analysed networks by name, and the report on them."""
+class Recipe(NamedTuple):
+    """Everything one run does: each analysed network's artifacts by stage, and the report on all.
+
+    The target's artifacts also hold `control` and `comparison`, where they apply.
+    """
+
+    networks: dict[str, dict[str, Node | None]]
+    report: Node
+
+
+def whole_run(submit: Submit, spec: RunSpec, numerics: Numerics) -> Recipe:
+    """The DAG of one run."""
     data = data_set(submit, spec)
     exemplary = exemplary_nets(submit, spec, data, numerics) if spec.reliability.enabled else None
     target = target_net(submit, spec, data, numerics)
-    analysed = {"target": analyse_target(submit, spec, data, target, exemplary, numerics)}
-    notes = {} if exemplary else {"reliability": "Reliability is off (reliability.enabled = false)."}
+    nets = {"target": target} | variant_nets(submit, spec, data, target, exemplary, numerics)
+    networks = {
+        name: analyse_target(submit, spec, data, net, exemplary, numerics, "" if name == "target" else name)._asdict()
+        for name, net in nets.items()
+    }
+    comparison = submit(compare.comparison, networks=networks, settings=spec.analysis) if len(nets) > 1 else None
+    alone = control(submit, spec, data, target, numerics) if spec.substitution.control else None
+    networks = networks | {"target": networks["target"] | {"comparison": comparison, "control": alone}}
     report = submit(
-        present.report,
-        analysed={name: nodes._asdict() for name, nodes in analysed.items()},
-        spec=spec.model_dump(mode="json", exclude={"runtime"}),
-        notes=notes,
+        present.report, networks=networks, spec=spec.model_dump(mode="json", exclude={"runtime"}), notes=notes(spec)
     )
-    return analysed, report
+    return Recipe(networks, report)
+
+
+def notes(spec: RunSpec) -> dict[str, str]:
+    """Why a run lacks something."""
+    if spec.reliability.enabled:
+        return {}
+    off = "needs exemplary nets, which reliability.enabled = false leaves out."
+    missing = {"reliability": f"Reliability {off}"}
+    return missing | ({"distilled": f"Distillation {off}"} if spec.variants.distilled else {})
 
 
 def rows_seed(spec: RunSpec) -> int:

@@ -27,7 +27,10 @@ def network_results(store: Store, refs: Refs) -> dict[str, Any]:
     scores = json.loads((store.path(target) / "scores.json").read_text())["scores"]
     scores["feature_variance"] = store.manifest(significance)["metrics"]["feature_variance"]
     chosen = json.loads((store.path(substitution) / "chosen.json").read_text())
-    return {"target": scores, "orders": order_rows(frames), **chosen}
+    found = {"target": scores, "orders": order_rows(frames), **chosen}
+    if control := refs.get("control"):
+        found["control"] = json.loads((store.path(control) / "chosen.json").read_text())
+    return found
 
 
 def order_rows(frames: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:

@@ -21,8 +21,9 @@ def components(
     disentanglers: list[ArtifactRef],
     settings: ComponentsSpec,
     seed: int,
+    splits: tuple[str, ...] = SPLITS,
 ) -> dict[str, Any]:
-    """Every split's components as Parquet, at most `settings.rows` images a split."""
+    """The splits' components as Parquet, at most `settings.rows` images a split."""
     from safetensors.torch import load_file
 
     from featcx_core import networks
@@ -35,7 +36,7 @@ def components(
     teacher = networks.load_network(work.path(target), TargetNet, work.device)
     seen = load_file(work.path(target) / "seen.safetensors")["seen"]
     nets = [networks.load_network(work.path(ref), Disentangler, work.device) for ref in disentanglers]
-    chosen = {split: sample_rows(dataset.split(split, seen), settings.rows, seed) for split in SPLITS}
+    chosen = {split: sample_rows(dataset.split(split, seen), settings.rows, seed) for split in splits}
     total, done, worst, counts = sum(len(rows[1]) for rows in chosen.values()), 0, 0.0, {}
     for split, (images, labels, samples) in chosen.items():
         error = extract(
@@ -103,12 +104,13 @@ def effectiveness(
     settings: AnalysisSpec,
     seed: int,
 ) -> dict[str, Any]:
-    """Shapley values, effectiveness and over-fitting from the shards' losses."""
+    """Shapley values, effectiveness, over-fitting and interactions from the shards' losses."""
     import torch
     from safetensors.torch import load_file, save_file
 
     from featcx_core.bootstrap import Covariance
     from featcx_core.components import ComponentTable
+    from featcx_core.interactions import measure_interactions
     from featcx_core.shapley import measure_effectiveness, shapley_values
 
     def gather(shards: list[ArtifactRef]) -> torch.Tensor:
@@ -122,6 +124,14 @@ def effectiveness(
         orders, values["train"], values["test"], covariance, confidence=settings.confidence, seed=seed
     )
     result.orders.to_parquet(work.folder / "orders.parquet")
+    pairs = measure_interactions(
+        orders,
+        {"seen": losses["train"], "test": losses["test"]},
+        draws=settings.bootstrap,
+        confidence=settings.confidence,
+        seed=seed,
+    )
+    pairs.to_parquet(work.folder / "interactions.parquet")
     save_file(values, work.folder / "values.safetensors")
     save_file({name: t.contiguous() for name, t in result.draws.items()}, work.folder / "draws.safetensors")
     ends = {}
@@ -132,7 +142,14 @@ def effectiveness(
 
 
 @stage("substitution")
-def substitution(work: Work, *, components: ArtifactRef, target: ArtifactRef) -> dict[str, Any]:
+def substitution(
+    work: Work,
+    *,
+    components: ArtifactRef,
+    target: ArtifactRef,
+    settings: AnalysisSpec,
+    seed: int,
+) -> dict[str, Any]:
     """Accuracy of the head on Φ^(l), the order chosen on the validation split."""
     from safetensors.torch import save_file
 
@@ -141,12 +158,17 @@ def substitution(work: Work, *, components: ArtifactRef, target: ArtifactRef) ->
     from featcx_core.substitution import measure_substitution
     from featcx_core.targets import TargetNet
 
-    tables = {split: ComponentTable.open(work.path(components) / split) for split in ("validation", "seen", "test")}
+    there = [split for split in ("validation", "seen", "test") if (work.path(components) / split).exists()]
+    tables = {split: ComponentTable.open(work.path(components) / split) for split in there}
     head = networks.load_network(work.path(target), TargetNet, work.device).head
-    result = measure_substitution(tables, head, work.device)
+    result = measure_substitution(
+        tables, head, bootstrap=settings.bootstrap, confidence=settings.confidence, seed=seed, device=work.device
+    )
     result.orders.to_parquet(work.folder / "orders.parquet")
     result.splits.to_parquet(work.folder / "splits.parquet")
     answers = {f"{split}.{name}": t for split, p in result.predictions.items() for name, t in p._asdict().items()}
     save_file(answers, work.folder / "predictions.safetensors")
-    (work.folder / "chosen.json").write_text(json.dumps({"chosen_order": result.chosen_order}))
+    (work.folder / "chosen.json").write_text(
+        json.dumps({"chosen_order": result.chosen_order, "gain": result.gain._asdict()})
+    )
     return {"chosen_order": result.chosen_order}

@@ -42,6 +42,20 @@ def devices(wanted: str, threads: int) -> list[str]:
 
 
 @contextlib.contextmanager
+def placement(wanted: str, computes: bool, ray: bool) -> Iterator[None]:
+    """Has Ray place what is submitted inside on a GPU of its own, where GPUs are wanted; nothing on other runners."""
+    if not ray or not computes or wanted == "cpu":
+        yield
+        return
+    import ray as cluster
+    from prefect_ray.context import remote_options
+
+    gpus = cluster.cluster_resources().get("GPU", 0) if cluster.is_initialized() else 0
+    with remote_options(num_gpus=1 if gpus else 0):
+        yield
+
+
+@contextlib.contextmanager
 def lease(wanted: str, threads: int, exclusive: bool) -> Iterator[Lease]:
     """Holds one place for a stage, waiting until one is free; shared by all runs of this user on this machine."""
     places = devices(wanted, threads)

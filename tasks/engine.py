@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from featcx_core.keys import artifact_key, code_version, digest
 from featcx_core.store import ArtifactRef, FileRef, Store
-from tasks.devices import Lease, lease
+from tasks.devices import Lease, lease, placement
 from tasks.progress import Progress
 
 if TYPE_CHECKING:
@@ -149,7 +149,8 @@ class Stage:
         """Has the task run when its inputs exist; the future of its reference."""
         name = " ".join(filter(None, (scope, self.describe(arguments)))).replace("{", "(").replace("}", ")")
         task = self.task.with_options(task_run_name=name, result_storage=_folder(records(Store(env.store))))
-        return task.submit(env=env, **arguments)
+        with placement(env.device, self.computes, ray=not env.exclusive):
+            return task.submit(env=env, **arguments)
 
     def key(self, arguments: dict[str, Any]) -> str:
         """The artifact's key for these arguments, references resolved."""

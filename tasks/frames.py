@@ -17,10 +17,13 @@ FRAMES = {
     "splits": ("significance", "splits"),
     "covariance": ("significance", "covariance"),
     "effectiveness": ("effectiveness", "orders"),
+    "interactions": ("effectiveness", "interactions"),
     "substitution": ("substitution", "orders"),
     "substitution_splits": ("substitution", "splits"),
     "reliability": ("reliability", "orders"),
     "decodability": ("decodability", "orders"),
+    "comparison": ("comparison", "comparison"),
+    "control": ("control", "orders"),
 }
 
 

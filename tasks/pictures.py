@@ -10,7 +10,7 @@ from tasks.engine import Work, stage
 
 @stage("pictures", computes=False)
 def pictures(work: Work, *, data: ArtifactRef, components: ArtifactRef, substitution: ArtifactRef) -> dict[str, Any]:
-    """Maps of one channel for a few test images, and energy maps of classes; `substitution` knows what the target gets right."""
+    """Maps of one channel for a few test images, and energy maps of classes; `substitution` has the target's answers."""
     from safetensors import safe_open
 
     from featcx_core.components import ComponentTable

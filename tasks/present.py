@@ -12,24 +12,26 @@ from tasks.frames import read_frames
 
 @stage("report", computes=False)
 def report(
-    work: Work, *, analysed: dict[str, dict[str, ArtifactRef | None]], spec: dict[str, Any], notes: dict[str, str]
+    work: Work, *, networks: dict[str, dict[str, ArtifactRef | None]], spec: dict[str, Any], notes: dict[str, str]
 ) -> dict[str, Any]:
     """Figures, tables and the HTML report. The page tells times and devices, so it is no part of the artifact's digest."""
     from featcx_core.report import write_report
 
-    main = analysed["target"]
+    main = networks["target"]
     assert main["target"] is not None
     assert main["substitution"] is not None
     chosen = json.loads((work.path(main["substitution"]) / "chosen.json").read_text())["chosen_order"]
-    refs = [ref for nodes in analysed.values() for ref in nodes.values() if ref is not None]
+    pictures = {name: nodes["pictures"] for name, nodes in networks.items()}
+    refs = [ref for nodes in networks.values() for ref in nodes.values() if ref is not None]
     write_report(
         work.folder,
-        {name: read_frames(refs, work.path) for name, refs in analysed.items()},
+        {name: read_frames(nodes, work.path) for name, nodes in networks.items()},
         title=f"{spec['target']['net']} on {spec['dataset']['source'].split(':')[0]}, n = {spec['target']['samples']}",
         spec=spec,
         provenance=work.store.lineage(refs),
         scores=json.loads((work.path(main["target"]) / "scores.json").read_text())["scores"],
         notes=notes,
         chosen_order=chosen,
+        pictures={name: work.path(ref) for name, ref in pictures.items() if ref is not None},
     )
     return {"volatile": ["report.html"]}

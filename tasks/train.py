@@ -86,8 +86,11 @@ def disentangler(
     seed: int,
     schedule: ScheduleSpec,
     numerics: Numerics,
+    images: str = "pool",
 ) -> dict[str, Any]:
-    """Φ of one depth, warm-started from the previous one."""
+    """Φ of one depth, warm-started from the previous one; on the pool, or as a control on the target's own images."""
+    from safetensors.torch import load_file
+
     from featcx_core import networks
     from featcx_core.data import Dataset
     from featcx_core.disentangler import Disentangler, train_disentangler
@@ -99,11 +102,12 @@ def disentangler(
         net = Disentangler(blocks, dataset.shape, teacher.shape, width)
     if previous is not None:
         net.warm_start(networks.load_network(work.path(previous), Disentangler), identity=identity)
+    own = load_file(work.path(target) / "seen.safetensors")["seen"] if images == "seen" else dataset.pool
     history = train_disentangler(
         net,
         teacher.feature,
         dataset,
-        dataset.pool,
+        own,
         schedule,
         seed=seed,
         numerics=numerics,

@@ -118,11 +118,18 @@ def interrupt(after):
 
 
 @pytest.mark.parametrize(
-    ("kind", "weight_decay"),
-    [("plain", 0.0), ("plain", 0.1), ("resnet", 0.0), ("dropout", 0.0), ("functional dropout", 0.0)],
+    ("kind", "total", "weight_decay"),
+    [
+        ("plain", 60, 0.0),
+        ("plain", 130, 0.1),
+        ("resnet", 60, 0.0),
+        ("dropout", 60, 0.0),
+        ("functional dropout", 60, 0.0),
+    ],
 )
-def test_a_resumed_training_gives_the_bytes_of_an_unbroken_one(data, tmp_path, kind, weight_decay):
-    schedule = SHORT.model_copy(update={"weight_decay": weight_decay})
+def test_a_resumed_training_gives_the_bytes_of_an_unbroken_one(data, tmp_path, kind, total, weight_decay):
+    """Of 130 steps the history joins two each, and one resumption falls between them."""
+    schedule = SHORT.model_copy(update={"draws": 16 * total, "weight_decay": weight_decay})
     whole, result = run(data, kind=kind, schedule=schedule)
     checkpoint = Checkpoint(tmp_path / "new" / "folder", "key", seconds=0)
     for steps in (1, 23, 2):  # killed three times; the first time before there is any checkpoint
@@ -133,7 +140,7 @@ def test_a_resumed_training_gives_the_bytes_of_an_unbroken_one(data, tmp_path, k
     resumed, again = run(
         data, kind=kind, schedule=schedule, checkpoint=checkpoint, after_step=lambda: steps.append(len(steps))
     )
-    assert len(steps) == 60 - 22 - 1
+    assert len(steps) == total - 22 - 1
     assert same(whole, resumed)
     assert again == result
 

@@ -126,10 +126,16 @@ def test_covariances_are_shares_that_sum_to_one():
 def test_explained_increments_and_the_last_residual_sum_to_one():
     table = random_table(players=4, offset=2.0)
     moments = component_covariance(table, 100)
-    frame = order_frame(table.orders, moments, 0.95)
+    frame, draws = order_frame(table.orders, moments, 0.95)
     assert frame.explained.sum() + frame.residual.iloc[-1] == pytest.approx(1, abs=1e-12)
     assert frame.explained.iloc[0] == pytest.approx(1 - frame.residual.iloc[0])
     np.testing.assert_allclose(frame.explained.iloc[1:], -np.diff(frame.residual), atol=1e-12)
+    sums = draws["explained"].sum(1) + draws["residual"][:, -1]  # so it is in every draw
+    np.testing.assert_allclose(sums, 1, atol=1e-12)
+    for name, values in draws.items():
+        assert values.shape == (100, 4)
+        ends = [interval(values[:, i], 0.95) for i in range(4)]
+        np.testing.assert_allclose(frame[[f"{name}_low", f"{name}_high"]], ends)
 
 
 def test_an_order_that_fits_worse_is_flagged():
@@ -178,6 +184,6 @@ def test_intervals_of_significance_cover_the_truth_about_as_often_as_they_say():
         maps = torch.randn(150, 3, 2, 2, 1, generator=torch.Generator().manual_seed(seed))
         maps = maps * torch.tensor([2.0, 1.0, 0.5])[:, None, None, None]
         table = ComponentTable.from_tensors(maps[:, :2], maps[:, 2], torch.zeros(150))
-        frame = order_frame(table.orders, component_covariance(table, 150, seed), 0.8)
+        frame, _ = order_frame(table.orders, component_covariance(table, 150, seed), 0.8)
         hits += frame.significance_low[0] <= truth <= frame.significance_high[0]
     assert 74 < hits < 118

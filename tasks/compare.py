@@ -1,0 +1,45 @@
+"""The stage that holds networks against each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from featcx_core.specs import AnalysisSpec
+from featcx_core.store import ArtifactRef
+from tasks.engine import Work, stage
+from tasks.frames import read_frames
+
+if TYPE_CHECKING:
+    from featcx_core.comparison import Measured
+
+Refs = dict[str, ArtifactRef | None]
+
+
+@stage("comparison")
+def comparison(work: Work, *, networks: dict[str, Refs], settings: AnalysisSpec) -> dict[str, Any]:
+    """Every other network against the first, order by order, with paired intervals."""
+    from featcx_core.comparison import compare_networks
+
+    (_, original), *others = networks.items()
+    frame = compare_networks(
+        _measured(work, original), {name: _measured(work, refs) for name, refs in others}, settings.confidence
+    )
+    frame.to_parquet(work.folder / "comparison.parquet")
+    return {"comparisons": len(frame)}
+
+
+def _measured(work: Work, refs: Refs) -> Measured:
+    from safetensors.torch import load_file
+
+    from featcx_core.comparison import METRICS, Measured
+
+    frames, values, draws = read_frames(refs, work.path), {}, {}
+    for metric in METRICS:
+        stage = "effectiveness" if metric == "overfitting" else metric
+        ref = refs.get(stage)
+        if ref is not None:
+            frame = frames[stage]
+            frame = frame[frame.quantity == "component"] if "quantity" in frame else frame
+            values[metric] = frame[metric].to_numpy()
+            draws[metric] = load_file(work.path(ref) / "draws.safetensors")[metric]
+    return Measured(tuple(frames["significance"].order.tolist()), values, draws)
