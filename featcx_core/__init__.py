@@ -24,6 +24,8 @@ CONTENTS = {
     "reliability": ["Trunk", "fit_cycle", "measure_reliability"],  # what nets of the same task share
     "decodability": ["measure_decodability"],  # what a linear map reads off another net
     "prediction": ["predict_performance"],  # accuracy from reliable and unreliable shares
+    "export": ["ImprovedNet", "improved_net", "export_network"],  # Φ and the head as a network of its own
+    "comparison": ["compare_networks"],  # two analysed networks, order by order
     "networks": ["save_network", "load_network"],  # safetensors and a config, nothing unpickled
     "store": ["Store", "ArtifactRef"],  # content-addressed artifacts
     "errors": ["InputError"],

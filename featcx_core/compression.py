@@ -65,7 +65,7 @@ def prune(
 
     How it departs from the paper:
 
-    1. One threshold for all layers, where the paper has one a layer, tuned by hand.
+    1. One threshold for the whole net, where the authors have one a layer, chosen by hand (arXiv:1506.02626, §3).
     2. The mask of a round becomes zeros at once, and each update sets them to zero again: the same weights as under a mask
        that stays, and parameters keep their names throughout.
 
@@ -82,7 +82,7 @@ def prune(
     part = schedule.model_copy(update={"draws": math.ceil(schedule.draws / rounds)})
     for r in range(rounds):
         share = 1 - (1 - sparsity) ** ((r + 1) / rounds)  # earlier zeros are the smallest weights, so it counts them in
-        net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # pruning takes no other
+        net.to(memory_format=torch.contiguous_format)  # pruning takes no other
         global_unstructured([(layer, "weight") for layer in layers], L1Unstructured, amount=round(share * weights))
         masks = [layer.get_buffer("weight_mask") for layer in layers]
         for layer in layers:
@@ -184,8 +184,8 @@ def cluster(weight: Tensor, count: int) -> Tensor:
 def pruned_size(net: nn.Module) -> Size:
     """Size with each layer's nonzero weights stored as 32-bit floats and Huffman-coded gaps.
 
-    A gap is the distance in C order from the nonzero weight before. The tables of the Huffman codes, about one byte a
-    different gap, are not counted, nor does the paper count them.
+    A gap is the distance in C order from the nonzero weight before, of any length; the paper bridges long ones by stored
+    zeros. The table of the Huffman code, about a byte a different gap, is not counted.
     """
 
     def bits(weight: Tensor) -> int:

@@ -81,6 +81,7 @@ def _heat_map(
     """A square of values (n, n), NaN for none, on a symmetric scale, with a number in each cell where there is room."""
     limit = max(float(np.nanmax(np.abs(values))), 1e-12)
     colours = LinearSegmentedColormap.from_list("featcx", [theme.series[1], theme.paper, theme.series[0]])
+    colours = colours.with_extremes(bad=theme.grid)
     axis.grid(False)
     axis.spines["bottom"].set_visible(False)
     image = axis.imshow(values, cmap=colours, vmin=-limit, vmax=limit)
@@ -99,5 +100,6 @@ def _heat_map(
                 axis.text(j, i, show(value), ha="center", va="center", **style)
     bar = figure.colorbar(image, ax=axis, shrink=0.85)
     bar.outline.set_visible(False)
+    bar.ax.set_facecolor("none")
     bar.ax.tick_params(colors=theme.ink, labelsize=SMALL, length=0)
     bar.set_label(label, color=theme.ink, fontsize=TEXT)

@@ -175,6 +175,7 @@ class _Sheet:
         place = self.figure.add_axes(((0.5 - 1.5 / width), 0.5 / height, 3 / width, 0.13 / height))
         bar = self.figure.colorbar(self.last, cax=place, orientation="horizontal")
         bar.outline.set_visible(False)
+        bar.ax.set_facecolor("none")
         bar.set_ticks(ticks, labels=[f"{tick:.3g}".replace("-", "−") for tick in ticks])
         bar.ax.tick_params(colors=self.theme.ink, labelsize=SMALL, length=0)
         bar.set_label(label, color=self.theme.ink, fontsize=SMALL)

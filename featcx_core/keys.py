@@ -102,22 +102,19 @@ def _globals(node: ast.stmt) -> set[str]:
     return set(visit(symtable.symtable(ast.unparse(node), "stage", "exec")))
 
 
-def _defined(node: ast.stmt) -> list[str]:
-    """Names that a top-level statement of a tasks file defines: functions, classes, constants."""
-    if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        return [node.name]
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-    return [target.id for target in targets if isinstance(target, ast.Name)]
-
-
 def _closure(modules: list[str]) -> set[str]:
     found: set[str] = set()
     while modules:
         module = modules.pop()
         if module not in found and module not in PLUMBING:
             found.add(module)
-            modules += _imports(_tree(ROOT / f"{module}.py"))
+            modules += _module_imports(ROOT / f"{module}.py")
     return found
+
+
+@cache
+def _module_imports(path: Path) -> tuple[str, ...]:
+    return tuple(_imports(_tree(path)))
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:

@@ -197,8 +197,8 @@ def interactions(frames: Frames) -> str:
     change = "more" if top["interaction"] > 0 else "less"
     return (
         f"In this run the strongest interaction on seen images is that of {listed([top['a'], top['b']])} with "
-        f"{with_interval(top, 'interaction', number)} nats (they lower the loss {change} together than apart), and of {len(rows) // 2} pairs {', '.join(parts)}, judged by intervals not adjusted for "
-        "their number."
+        f"{with_interval(top, 'interaction', number)} nats (they lower the loss {change} together than apart), and of "
+        f"{len(rows) // 2} pairs {', '.join(parts)}, judged by intervals not adjusted for their number."
     )
 
 

@@ -49,11 +49,11 @@ def picture_sections(pictures: Pictures | None) -> list[Section]:
 def read_maps(pictures: Pictures) -> str:
     """Which channel and images are shown, and what the first and last disentangler leave of them."""
     left, orders, right = unexplained(pictures), pictures.orders, sum(pictures.correct)
-    ends = [f"that of order {orders[i]} leaves {percent(float(left[i]))}" for i in (0, -1)[: len(orders)]]
+    ends = [f"Φ of order {orders[i]} leaves {percent(float(left[i]))}" for i in (0, -1)[: len(orders)]]
     return (
-        f"In this run, in channel {pictures.channel} (of all channels most often above zero on these "
-        f"{len(pictures.images)} test images, of which the target gets {right} right), Φ adds up to f: of the squared "
-        f"value of f, {' and '.join(ends)}."
+        f"In this run the maps show channel {pictures.channel}, of all channels most often above zero on these "
+        f"{len(pictures.images)} test images ({right} of which the target gets right); of the feature's squared value "
+        f"there {' and '.join(ends)}."
     )
 
 

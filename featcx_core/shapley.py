@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from featcx_core.bootstrap import Covariance, bootstrap_weights, interval
 from featcx_core.components import ComponentTable
 from featcx_core.errors import InputError
+from featcx_core.seeds import derive_seed
 
 EXACT_PLAYERS = 14
 BATCH = 64  # rows a batch, fixed: a result's last digits must not depend on how rows are shared out
@@ -114,8 +115,8 @@ def measure_effectiveness(
         covariance: of the components over the pool, with its draws.
     """
     draws = len(covariance.draws)
-    phi, phi_draws = _means(train, draws, seed)
-    phi_test, test_draws = _means(test, draws, seed + 1)
+    phi, phi_draws = _means(train, draws, derive_seed(seed, "seen"))
+    phi_test, test_draws = _means(test, draws, derive_seed(seed, "test"))
     variance = torch.diagonal(covariance.value)[:-1]
     variance_draws = torch.diagonal(covariance.draws, dim1=1, dim2=2)[:, :-1]
     error = train.std(0) / math.sqrt(len(train))

@@ -102,6 +102,22 @@ def predict(
             write_json(json, result.as_dict())
 
 
+@app.command()
+def export(
+    key: Annotated[str, typer.Argument(help="Key of a run's report or substitution artifact.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    store: Store = STORE,
+    debug: Debug = False,
+) -> None:
+    """Writes the improved network: the disentangler of the chosen order before the target's head."""
+    with errors_as_sentences(debug):
+        from flows.exporting import export_improved
+
+        order, accuracy, missing = export_improved(store, key, out)
+        print(f"Order {order} with the target's head: test accuracy {accuracy!r}, in {out.absolute()}.")
+        print("Load it with featcx_core.load_network(path)." + (f" No model.pt2: {missing}" if missing else ""))
+
+
 def whole_number(text: str) -> int:
     """A whole number out of the command line."""
     try:

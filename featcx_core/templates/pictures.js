@@ -21,7 +21,7 @@ for (const build of document.querySelectorAll(".build")) {
     output.textContent = data.steps[step - 1];
     range.setAttribute("aria-valuetext", data.steps[step - 1]);
     build.querySelector(".ramp").style.background = `linear-gradient(90deg, ${stops.map((c) => `rgb(${c})`)})`;
-    canvases.forEach(([sofar, whole, missing], k) => {
+    canvases.forEach(([sofar, missing, whole], k) => {
       const size = sofar.width * sofar.height, map = (i) => maps[k].subarray(i * size, (i + 1) * size);
       const now = map(step - 1), feature = map(data.steps.length);
       paint(sofar, now, stops);
