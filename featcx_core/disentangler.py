@@ -28,7 +28,8 @@ class Block(nn.Module):
         self.stride, self.added = stride, channels_out - channels_in
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.stride == 1 else x[:, :, :: self.stride, :: self.stride]
+        # The same subsample as x[:, :, ::s, ::s], but its gradient stays channels-last: 10% of a step at one block a stage.
+        shortcut = x if self.stride == 1 else F.avg_pool2d(x, 1, self.stride)
         if self.added:
             before = self.added // 2
             shortcut = F.pad(shortcut, (0, 0, 0, 0, before, self.added - before))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from featcx_core.data import Augmented
 from featcx_core.errors import InputError
+from featcx_core.muon import Muon
 from featcx_core.seeds import derive_seed, generator, seeded
 from featcx_core.specs import Numerics, Precision, ScheduleSpec
 
@@ -87,6 +88,14 @@ def reproduce(*teachers: Forward) -> Loss:
     return loss
 
 
+def rate_at(schedule: ScheduleSpec, progress: float) -> float:
+    """The learning rate when the share `progress` of the steps is done."""
+    lr, end = schedule.lr, schedule.lr_end
+    if schedule.shape == "log":
+        return lr * (end / lr) ** progress
+    return end + (lr - end) * min(1.0, 10 * progress + 0.01, 2 * (1 - progress))
+
+
 def fit(
     model: nn.Module,
     data: Augmented,
@@ -102,7 +111,7 @@ def fit(
     """Trains `model` in place on `schedule.draws` augmented samples and leaves it in evaluation mode on data's device.
 
     Samples are drawn without replacement within an epoch; epochs follow one another without a seam, so every step has a
-    full batch. The rate falls log-linearly from lr to lr_end.
+    full batch. The rate follows the schedule's shape.
 
     Args:
         model: any module; trained in channels-last layout.
@@ -116,7 +125,8 @@ def fit(
     numerics, device = numerics or Numerics(), data.device
     model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     trainable = [p for p in model.parameters() if p.requires_grad]
-    make = torch.optim.AdamW if schedule.weight_decay else torch.optim.Adam
+    plain = torch.optim.AdamW if schedule.weight_decay else torch.optim.Adam
+    make = Muon if schedule.optimiser == "muon" else plain
     optimiser = make(trainable, lr=schedule.lr, weight_decay=schedule.weight_decay, fused=True)
     forward: Forward = torch.compile(model) if numerics.compile else model
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=numerics.precision == "bf16")
@@ -133,7 +143,7 @@ def fit(
         step_seed = derive_seed(seed, "step", step)
         images, labels = data.batch(order.positions(step), generator(step_seed))
         for group in optimiser.param_groups:
-            group["lr"] = schedule.lr * (schedule.lr_end / schedule.lr) ** (step / max(1, total - 1))
+            group["lr"] = rate_at(schedule, step / max(1, total - 1))
         with autocast, seeded(step_seed) if noisy else nullcontext():
             before = torch.get_rng_state() if step == start else None
             value = loss(forward, images, labels)
@@ -237,7 +247,9 @@ def _resume(
 
 
 @torch.no_grad()
-def predict(forward: Forward, images: Tensor, normalise: Forward, device: torch.device | str, batch: int = 250) -> Tensor:
+def predict(
+    forward: Forward, images: Tensor, normalise: Forward, device: torch.device | str, batch: int = 250
+) -> Tensor:
     """What `forward` gives for uint8 images (n, C, H, W), without augmentation, in float32, on the CPU."""
     parts = images.split(batch)
     return torch.cat([forward(normalise(part.to(device))).float().cpu() for part in parts])

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from featcx_core.components import ComponentTable
 from featcx_core.data import Dataset
@@ -69,48 +69,45 @@ class Pictures:
         return Pictures(**values)
 
 
-def choose_samples(labels: Tensor, correct: Tensor, count: int = SAMPLES) -> list[int]:
-    """Rows of at most `count` images: the first of each of the lowest classes, in turn one that the target gets right and
-    one that it gets wrong; where a class has none of the wanted kind, its first.
-
-    Args:
-        labels, correct: int64 and bool (n,).
-    """
-    chosen: list[int] = []
-    for label in labels.unique().tolist()[:count]:
-        own = (labels == label).nonzero().flatten()
-        wanted = own[correct[own] == (len(chosen) % 2 == 0)]
-        chosen.append(int(wanted[0] if len(wanted) else own[0]))
-    return chosen
-
-
 @torch.no_grad()
-def make_pictures(data: Dataset, test: ComponentTable, correct: Tensor, count: int = SAMPLES) -> Pictures:
+def make_pictures(data: Dataset, test: ComponentTable, head: nn.Module, count: int = SAMPLES) -> Pictures:
     """The pictures of a target's test components, in one pass over them.
 
-    The channel is the one with most positive positions of f over the chosen images (METHOD §7), the first of equals.
+    The images are the first of each of the lowest classes, in turn one that the target gets right and one that it gets
+    wrong; where a class has none of the wanted kind, its first. The channel is the one with most positive positions of f
+    over these images (METHOD §7), the first of equals.
 
     Args:
-        correct: bool (n,), which rows of `test` the target classifies right.
+        head: feature to logits, in evaluation mode, on the CPU.
+        count: images at most.
     """
     labels, samples = test.labels(), test.samples()
-    chosen = choose_samples(labels, correct, count)
-    places = torch.tensor(chosen)
-    (_, height, width), players = test.shape, len(test.orders)
-    energy = torch.zeros(len(data.classes), players + 1, height, width, dtype=torch.float64)
-    maps, start = torch.empty(len(chosen), players + 1, *test.shape), 0
+    rows = torch.bincount(labels, minlength=len(data.classes))
+    shown = rows.nonzero().flatten().tolist()[:count]
+    energy = torch.zeros(len(rows), len(test.orders) + 1, *test.shape[1:], dtype=torch.float64)
+    found: dict[tuple[int, bool], tuple[int, Tensor]] = {}  # (class, right) → the first such row and its maps
+    start = 0
     for batch, own in test.stacked():
         energy.index_add_(0, own, batch.double().square().sum(2))
-        here = (places >= start) & (places < start + len(own))
-        maps[here] = batch[places[here] - start]
+        lacking = [label for label in shown if {(label, True), (label, False)} - set(found)]
+        places = torch.isin(own, torch.tensor(lacking, dtype=own.dtype)).nonzero().flatten()
+        if len(places):
+            right = head(batch[places].sum(1)).argmax(1) == own[places]
+            for i, correct in zip(places.tolist(), right.tolist(), strict=True):
+                found.setdefault((int(own[i]), correct), (start + i, batch[i].clone()))
         start += len(own)
-    rows = torch.bincount(labels, minlength=len(data.classes))
+    chosen = []
+    for k, label in enumerate(shown):
+        kinds = [(label, k % 2 == 0), (label, k % 2 == 1)]
+        chosen.append(next(kind for kind in kinds if kind in found))
+    numbers = samples[[found[kind][0] for kind in chosen]]
+    maps = torch.stack([found[kind][1] for kind in chosen])
     feature = maps.sum(1)
     channel = int((feature > 0).sum((0, 2, 3)).argmax())
-    groups = [samples, *(samples[labels == label] for label in range(min(CLASSES, len(data.classes))))]
+    groups = [samples, *(samples[labels == label] for label in range(min(CLASSES, len(rows))))]
     means = [data.test_images[group].float().sum(0) / max(1, len(group)) for group in groups]
     return Pictures(
-        images=data.test_images[samples[places]],
+        images=data.test_images[numbers],
         feature=feature[:, channel],
         phi=maps[:, :-1, channel].cumsum(1),
         components=maps[:, :-1, channel],
@@ -119,9 +116,9 @@ def make_pictures(data: Dataset, test: ComponentTable, correct: Tensor, count: i
         means=torch.stack(means).round().to(torch.uint8),
         orders=test.orders,
         channel=channel,
-        samples=tuple(samples[places].tolist()),
-        labels=tuple(labels[places].tolist()),
-        correct=tuple(correct[places].tolist()),
+        samples=tuple(numbers.tolist()),
+        labels=tuple(shown),
+        correct=tuple(correct for _, correct in chosen),
         classes=data.classes,
         rows=tuple(rows.tolist()),
     )
@@ -145,9 +142,13 @@ def shares_by_position(pictures: Pictures) -> Tensor:
 
 
 def spread(pictures: Pictures) -> Tensor:
-    """float64 (L + 1,): over what share of the positions the energy of all images spreads, 1 / (H W Σ p²); 1 where even."""
+    """float64 (L + 1,): over what share of the positions the energy of all images spreads, 1 / (H W Σ p²); 1 where even.
+
+    0 for a component without energy.
+    """
     shares = shares_by_position(pictures)[0].flatten(1)
-    return 1 / (shares.shape[1] * shares.square().sum(1).clamp_min(1e-30))
+    square = shares.shape[1] * shares.square().sum(1)
+    return torch.where(square > 0, 1 / square, 0)
 
 
 def unexplained(pictures: Pictures) -> Tensor:

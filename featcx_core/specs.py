@@ -26,9 +26,21 @@ class ScheduleSpec(Spec):
 
     draws: int = Field(30_000, ge=1, description="samples drawn in all, with augmentation")
     batch: int = Field(128, ge=2, description="samples a step")
-    lr: float = Field(1e-3, gt=0, description="first learning rate; log-spaced down to lr_end")
+    lr: float = Field(1e-3, gt=0, description="first learning rate (shape log) or highest (shape trapezoid)")
     lr_end: float = Field(1e-5, gt=0, description="last learning rate")
+    shape: Literal["log", "trapezoid"] = Field(
+        "log", description="log: log-spaced from lr to lr_end; trapezoid: a tenth up, hold, the last half linearly down"
+    )
+    optimiser: Literal["adam", "muon"] = Field(
+        "adam", description="muon: orthogonalised steps for convolutions, Adam for the rest; weight_decay must be 0"
+    )
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay (AdamW)")
+
+    @model_validator(mode="after")
+    def _no_decay_with_muon(self) -> ScheduleSpec:
+        if self.optimiser == "muon" and self.weight_decay:
+            raise ValueError("the optimiser muon takes no weight_decay; set it to 0 or choose adam")
+        return self
 
 
 class DatasetSpec(Spec):
@@ -69,7 +81,8 @@ class DisentanglerSpec(Spec):
         "fast", description="fast: added blocks start as the identity; published: as fresh random blocks"
     )
     schedule: ScheduleSpec = Field(default=ScheduleSpec(), description="training at each depth")
-    batches: tuple[int, ...] | None = Field(None, description="batch size a depth, in place of schedule.batch")
+    draws: tuple[int, ...] = Field((), description="draws a depth, in place of schedule.draws; the last repeats")
+    batches: tuple[int, ...] = Field((), description="batch size a depth, in place of schedule.batch; the last repeats")
 
     @field_validator("blocks")
     @classmethod
@@ -77,12 +90,6 @@ class DisentanglerSpec(Spec):
         if not blocks or blocks[0] < 1 or any(b <= a for a, b in itertools.pairwise(blocks)):
             raise ValueError("give at least one block count, each larger than the one before, such as 1,2,4,8")
         return blocks
-
-    @model_validator(mode="after")
-    def _a_batch_a_depth(self) -> DisentanglerSpec:
-        if self.batches is not None and len(self.batches) != len(self.blocks):
-            raise ValueError(f"batches has {len(self.batches)} entries and blocks {len(self.blocks)}; give one a depth")
-        return self
 
 
 class ExemplarySpec(Spec):
@@ -108,7 +115,8 @@ class ReliabilitySpec(Spec):
 
     enabled: bool = Field(True, description="train exemplary nets and trunks; without them reliability is left out")
     schedule: ScheduleSpec = Field(default=ScheduleSpec(), description="training of the trunk at each depth")
-    batches: tuple[int, ...] | None = Field(None, description="trunk batch size a depth, in place of schedule.batch")
+    draws: tuple[int, ...] = Field((), description="draws a depth, in place of schedule.draws; the last repeats")
+    batches: tuple[int, ...] = Field((), description="batch size a depth, in place of schedule.batch; the last repeats")
     cycle_steps: int = Field(
         32_000, ge=10, description="Adam steps of the maps back h_k, spread evenly over the rounds"
     )

@@ -71,7 +71,9 @@ def _torchvision(name: str) -> Callable[[int, int], nn.Module]:
         first = next(m for m in net.modules() if isinstance(m, nn.Conv2d))
         first.stride = (2, 2)  # VGG's first convolution at stride 2, as published; a ResNet's has it already
         if name.startswith("vgg"):
-            net.features[43] = nn.Identity()  # its head is ReLU → pool to 7×7 → linear layers, without the last max pool
+            net.features[43] = (
+                nn.Identity()
+            )  # its head is ReLU → pool to 7×7 → linear layers, without the last max pool
         if channels != 3:
             raise InputError(f"{name} takes colour images; choose a CIFAR ResNet such as resnet8 for grey ones.")
         return net

@@ -24,6 +24,7 @@ app.add_typer(artifacts, name="artifacts")
 
 def main() -> None:
     """The entry point: exit code 0 done, 1 a run failed, 2 bad input."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for activations, an eighth of a CPU step
     app()
 
 
@@ -100,6 +101,38 @@ def predict(
         Console().print(prediction_table(result))
         if json is not None:
             write_json(json, result.as_dict())
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="Key of a run's report.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Key of another run's report.")],
+    store: Store = STORE,
+    json: Json = None,
+    debug: Debug = False,
+) -> None:
+    """Holds two analysed targets against each other, order by order."""
+    with errors_as_sentences(debug):
+        from rich.console import Console
+
+        from flows.compare import compare_runs
+        from flows.display import comparison_table
+        from flows.embedded import PrefectServer, prepare_environment, reporting_to
+        from flows.results import write_json
+
+        prepare_environment(debug)
+        with PrefectServer() as server:
+            from flows.compare import networks_of
+
+            networks = networks_of(store, a, b)
+            with reporting_to(server.url()):
+                results = compare_runs(store, networks)
+        Console().print(comparison_table(results))
+        for sentence in results["readings"]:
+            print(sentence)
+        print(f"Figure: {results['figure']}")
+        if json is not None:
+            write_json(json, results)
 
 
 @app.command()

@@ -113,6 +113,18 @@ def _cell(value: Any, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
+def comparison_table(results: dict[str, Any]) -> Table:
+    """A row a (metric, order): A, B, their difference with its interval."""
+    table = Table(title="B − A", title_justify="left")
+    for heading in ("metric", "order", "A", "B", "difference", "interval", "p (Holm)"):
+        table.add_column(heading, justify="left" if heading == "metric" else "right")
+    for row in results["differences"]:
+        ends = f"[{_cell(row['difference_low'], '.3g')}, {_cell(row['difference_high'], '.3g')}]"
+        values = [_cell(row[name], ".3g") for name in ("original", "value", "difference")]
+        table.add_row(row["metric"], str(row["order"]), *values, ends, _cell(row["p_holm"], ".2g"))
+    return table
+
+
 def prediction_table(result: Prediction) -> Table:
     """How well accuracy is predicted from the components' shares, and from the sample count alone."""
     found = result.as_dict()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from featcx_core.seeds import derive_seed
 from featcx_core.sources import source_files, split_sizes
-from featcx_core.specs import Numerics, RunSpec, ScheduleSpec
+from featcx_core.specs import DisentanglerSpec, Numerics, ReliabilitySpec, RunSpec, ScheduleSpec
 from featcx_core.store import FileRef
 from tasks import analyse, compare, pictures, present, reliability, train, variants
 from tasks.engine import Stage
@@ -78,7 +78,7 @@ def disentangle(
                 width=settings.width,
                 identity=settings.protocol == "fast",
                 seed=derive_seed(spec.seed, "disentangler", blocks),
-                schedule=with_batch(settings.schedule, settings.batches, i),
+                schedule=at_depth(settings, i),
                 numerics=numerics,
                 images=images,
             )
@@ -171,7 +171,7 @@ def reliable_trunks(
             width=spec.disentangler.width,
             identity=spec.disentangler.protocol == "fast",
             seed=seed,
-            schedule=with_batch(settings.schedule, settings.batches, i),
+            schedule=at_depth(settings, i),
             numerics=numerics,
         )
         cycle = submit(
@@ -224,7 +224,7 @@ def analyse_target(
         analyse.effectiveness, scope, components=components, significance=significance, **shards, **common
     )
     substitution = submit(analyse.substitution, scope, components=components, target=target, **common)
-    shown = submit(pictures.pictures, scope, data=data, components=components, substitution=substitution)
+    shown = submit(pictures.pictures, scope, data=data, components=components, target=target)
     reliable = decodable = None
     if exemplary is not None:
         trunks, cycles = reliable_trunks(submit, spec, data, target, exemplary, numerics, scope)
@@ -302,9 +302,10 @@ def parts(spec: RunSpec, split: str) -> int:
     return math.ceil(rows / spec.components.part_rows)
 
 
-def with_batch(schedule: ScheduleSpec, batches: tuple[int, ...] | None, depth: int) -> ScheduleSpec:
+def at_depth(settings: DisentanglerSpec | ReliabilitySpec, depth: int) -> ScheduleSpec:
     """The schedule at one depth of a chain."""
-    return schedule if batches is None else schedule.model_copy(update={"batch": batches[depth]})
+    given = {"draws": settings.draws, "batch": settings.batches}
+    return settings.schedule.model_copy(update={name: v[min(depth, len(v) - 1)] for name, v in given.items() if v})
 
 
 def _weights(path: str | None) -> FileRef | None:

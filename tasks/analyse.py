@@ -151,6 +151,7 @@ def substitution(
     seed: int,
 ) -> dict[str, Any]:
     """Accuracy of the head on Φ^(l), the order chosen on the validation split."""
+    import pandas as pd
     from safetensors.torch import save_file
 
     from featcx_core import networks
@@ -166,6 +167,7 @@ def substitution(
     )
     result.orders.to_parquet(work.folder / "orders.parquet")
     result.splits.to_parquet(work.folder / "splits.parquet")
+    pd.DataFrame([result.gain]).to_parquet(work.folder / "gain.parquet")
     answers = {f"{split}.{name}": t for split, p in result.predictions.items() for name, t in p._asdict().items()}
     save_file(answers, work.folder / "predictions.safetensors")
     (work.folder / "chosen.json").write_text(

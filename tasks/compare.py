@@ -17,14 +17,18 @@ Refs = dict[str, ArtifactRef | None]
 
 @stage("comparison")
 def comparison(work: Work, *, networks: dict[str, Refs], settings: AnalysisSpec) -> dict[str, Any]:
-    """Every other network against the first, order by order, with paired intervals."""
+    """Every other network against the first, order by order, with paired intervals; a table and a figure."""
+    from featcx_core import figures_comparison
     from featcx_core.comparison import compare_networks
+    from featcx_core.figure_files import save
 
     (_, original), *others = networks.items()
     frame = compare_networks(
         _measured(work, original), {name: _measured(work, refs) for name, refs in others}, settings.confidence
     )
     frame.to_parquet(work.folder / "comparison.parquet")
+    frames = read_frames(original, work.path) | {"comparison": frame}
+    save(figures_comparison.comparison, frames, work.folder, "comparison", settings.confidence)
     return {"comparisons": len(frame)}
 
 

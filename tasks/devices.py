@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
+import functools
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -74,3 +77,17 @@ def lease(wanted: str, threads: int, exclusive: bool) -> Iterator[Lease]:
                 yield Lease(device)
                 return
         time.sleep(0.05)
+
+
+@functools.cache
+def settle_allocator() -> None:
+    """Lets glibc keep freed activations instead of handing them back to the kernel after every layer; digits stay.
+
+    Page faults are a fifth of a CPU step otherwise (batch 128, one block a stage: 37.5 → 29.6 ms; teacher 14.1 → 10.2).
+    Without glibc it does nothing.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD: no mapping of its own for a tensor
+        mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD: the heap does not shrink
+        mallopt(-2, 1 << 26)  # M_TOP_PAD: it grows by 64 MiB at a time

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from featcx_core.keys import artifact_key, code_version, digest
 from featcx_core.store import ArtifactRef, FileRef, Store
-from tasks.devices import Lease, lease, placement
+from tasks.devices import Lease, lease, placement, settle_allocator
 from tasks.progress import Progress
 
 if TYPE_CHECKING:
@@ -210,6 +210,7 @@ def _fill(
     import torch
 
     torch.set_num_threads(env.threads)
+    settle_allocator()
     device = torch.device(held.device if held else "cpu")
     started, clock = datetime.now(UTC), time.perf_counter()
     work = Work(folder, store, device, progress, key, stage.name, env.checkpoint_seconds)

@@ -24,6 +24,8 @@ FRAMES = {
     "decodability": ("decodability", "orders"),
     "comparison": ("comparison", "comparison"),
     "control": ("control", "orders"),
+    "gain": ("substitution", "gain"),
+    "control_gain": ("control", "gain"),
 }
 
 

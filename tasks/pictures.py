@@ -9,17 +9,16 @@ from tasks.engine import Work, stage
 
 
 @stage("pictures", computes=False)
-def pictures(work: Work, *, data: ArtifactRef, components: ArtifactRef, substitution: ArtifactRef) -> dict[str, Any]:
-    """Maps of one channel for a few test images, and energy maps of classes; `substitution` has the target's answers."""
-    from safetensors import safe_open
-
+def pictures(work: Work, *, data: ArtifactRef, components: ArtifactRef, target: ArtifactRef) -> dict[str, Any]:
+    """Maps of one channel for a few test images that the target gets right or wrong, and energy maps of classes."""
+    from featcx_core import networks
     from featcx_core.components import ComponentTable
     from featcx_core.data import Dataset
     from featcx_core.pictures import make_pictures
+    from featcx_core.targets import TargetNet
 
-    with safe_open(work.path(substitution) / "predictions.safetensors", "pt") as file:
-        correct = file.get_tensor("test.correct")[:, 0]
+    head = networks.load_network(work.path(target), TargetNet, work.device).head
     test = ComponentTable.open(work.path(components) / "test")
-    found = make_pictures(Dataset.load(work.path(data)), test, correct)
+    found = make_pictures(Dataset.load(work.path(data)), test, head)
     found.save(work.folder)
     return {"channel": found.channel, "samples": list(found.samples)}

@@ -1,6 +1,7 @@
 """Tables to draw and report: a small measured run, a run with everything that must be flagged, and reliability."""
 
 import functools
+import itertools
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from featcx_core.components import ComponentTable
+from featcx_core.interactions import measure_interactions
 from featcx_core.shapley import coalition_losses, measure_effectiveness, shapley_values
 from featcx_core.significance import measure_significance
 from featcx_core.substitution import measure_substitution
@@ -33,7 +35,8 @@ def _measured():
         rest = 0.4 * torch.randn(n, 5, 3, 3, generator=rng)
         tables[split] = ComponentTable.from_tensors(parts, rest, labels, orders=ORDERS)
     found = measure_significance(tables, bootstrap=100, confidence=0.95, seed=0)
-    values = [shapley_values(coalition_losses(tables[split], head)) for split in ("seen", "test")]
+    losses = {split: coalition_losses(tables[split], head) for split in ("seen", "test")}
+    values = [shapley_values(table) for table in losses.values()]
     effective = measure_effectiveness(ORDERS, *values, found.moments, confidence=0.95, seed=0)
     substituted = measure_substitution({s: tables[s] for s in ("validation", "seen", "test")}, head)
     return {
@@ -41,6 +44,7 @@ def _measured():
         "splits": found.splits,
         "covariance": found.covariance,
         "effectiveness": effective.orders,
+        "interactions": measure_interactions(ORDERS, losses, draws=100, confidence=0.95, seed=0),
         "substitution": substituted.orders,
         "substitution_splits": substituted.splits,
     }
@@ -128,12 +132,17 @@ def troubled():
     )
     effective.loc[3, ["overfitting_low", "overfitting_high"]] = [0.2, 0.9]
     effective.loc[4:, ["overfitting_low", "overfitting_high"]] = np.nan
+    pairs_of_orders = [(split, a, b) for split in ("seen", "test") for a, b in itertools.combinations(orders, 2)]
+    interactions = pd.DataFrame(pairs_of_orders, columns=["split", "a", "b"])
+    interactions["interaction"] = np.linspace(-0.4, 0.1, len(interactions))
+    _widen(interactions, interaction=0.05)
     accuracy = [0.57, 0.608, 0.588, 0.581, 0.582, 0.584]
     return {
         "significance": significance,
         "splits": splits,
         "covariance": pd.DataFrame(pairs),
         "effectiveness": effective,
+        "interactions": interactions,
         "substitution": pd.DataFrame(
             {
                 "order": orders,

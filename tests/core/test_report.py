@@ -134,7 +134,7 @@ def test_summary_has_three_sentences_and_readings_two(page, request):
     block = html.unescape(re.search(r'<div class="summary">(.*?)</div>', text, re.DOTALL)[1])
     assert sentences(re.sub(r"<[^>]+>", "", block)) == 3
     found = re.findall(r'<p class="reading">(.*?)</p>\s*<p class="paper">(.*?)</p>', text)
-    assert len(found) == (8 if page == "easy" else 8 + 7)
+    assert len(found) == (9 if page == "easy" else 9 + 8)
     assert all(sentences(part) == 1 for pair in found for part in pair)
 
 
@@ -163,7 +163,7 @@ def test_the_same_input_gives_the_same_bytes(easy, tmp_path):
     again = write(tmp_path, {"target": {**measured(), **reliability()}}, 25).parent
     names = sorted(str(path.relative_to(easy.parent)) for path in easy.parent.rglob("*") if path.is_file())
     assert names == sorted(str(path.relative_to(again)) for path in again.rglob("*") if path.is_file())
-    assert len(names) == 1 + 3 * 8 + 8
+    assert len(names) == 1 + 3 * 9 + 9
     for name in names:
         assert (easy.parent / name).read_bytes() == (again / name).read_bytes(), name
 
@@ -182,7 +182,7 @@ def test_the_page_needs_nothing_from_outside(page, request):
     assert "@import" not in body(path)
     assert "url(" not in body(path)
     pictures = re.findall(r"data:image/svg\+xml;base64,([\w+/=]+)", path.read_text())
-    assert len(pictures) == 2 * (8 if page == "easy" else 8 + 7)
+    assert len(pictures) == 2 * (9 if page == "easy" else 9 + 8)
     for picture in pictures:
         addresses = re.findall(r"https?://[^\"'\s<]+", base64.b64decode(picture).decode())
         assert set(addresses) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
@@ -191,7 +191,7 @@ def test_the_page_needs_nothing_from_outside(page, request):
 def test_dark_pictures_are_offered_on_screens_only(easy):
     sources = re.findall(r"<source media=\"([^\"]+)\"", body(easy))
     assert set(sources) == {"screen and (prefers-color-scheme: dark)"}
-    assert len(sources) == 8
+    assert len(sources) == 9
 
 
 def test_a_missing_frame_gives_its_note(tmp_path):
@@ -213,7 +213,7 @@ def test_half_of_reliability_is_drawn_with_a_note_on_the_other(tmp_path):
     assert (tmp_path / "figures" / "reliability.svg").exists()
 
 
-@pytest.mark.parametrize("left", ["significance", "splits", "covariance", "effectiveness", "substitution"])
+@pytest.mark.parametrize("left", ["significance", "splits", "covariance", "effectiveness", "interactions", "substitution"])
 def test_any_frame_may_be_missing(left, tmp_path):
     frames = {name: frame for name, frame in measured().items() if name != left}
     page = body(write(tmp_path, {"target": frames}))

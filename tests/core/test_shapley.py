@@ -17,6 +17,7 @@ from featcx_core import shapley
 from featcx_core.bootstrap import Covariance, bootstrap_weights
 from featcx_core.components import ComponentTable, extract
 from featcx_core.errors import InputError
+from featcx_core.seeds import derive_seed
 from featcx_core.shapley import coalition_losses, measure_effectiveness, shapley_values, shapley_weights
 from featcx_core.targets import TargetNet
 
@@ -288,7 +289,7 @@ def test_point_values_equal_their_definitions():
 def test_intervals_are_percentiles_of_resampled_means():
     train, test, draws = normal(60, [2.0, 1.0], 0), normal(40, [1.0, 1.0], 1), 300
     table = effectiveness(train, test, [4.0, 1.0], draws=draws, confidence=0.9, seed=7)
-    rows = [torch.arange(60).repeat_interleave(w.long()) for w in bootstrap_weights(60, draws, 7)]
+    rows = [torch.arange(60).repeat_interleave(w.long()) for w in bootstrap_weights(60, draws, derive_seed(7, "seen"))]
     means = np.stack([train[r].mean(0).numpy() for r in rows])
     np.testing.assert_allclose(table.shapley_train_low, np.quantile(means, 0.05, axis=0))
     np.testing.assert_allclose(table.effectiveness_high, np.quantile(means / [2.0, 1.0], 0.95, axis=0))
