@@ -91,7 +91,7 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def readings(frame: pd.DataFrame, variant: str, level: float = 0.05) -> list[str]:
+def changes(frame: pd.DataFrame, variant: str, level: float = 0.05) -> list[str]:
     """What a variant changed, in sentences, against claim 5 of the paper (METHOD §8)."""
     own = frame[frame.variant == variant]
     sentences = []

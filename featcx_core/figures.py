@@ -191,6 +191,9 @@ def substitution(
     axis.axhline(f, color=theme.ink, linewidth=1.6, linestyle="--", label=words)
     points(axis, x, frame, "validation_accuracy", theme.series[2], "Φ, validation", "^", ":", thin=True)
     points(axis, x, frame, "substituted_accuracy", theme.series[0], "Φ, test")
+    if "control" in frames:
+        words = "Φ of the control (saw the target's images alone), test"
+        points(axis, x, frames["control"], "substituted_accuracy", theme.series[1], words, "s", "--", thin=True)
     picked = frame["order"].to_numpy() == chosen
     value = frame["substituted_accuracy"].to_numpy(float)[picked]
     words = f"chosen on validation: order {chosen}, test {percent(float(value[0]))}"
@@ -198,4 +201,4 @@ def substitution(
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axis.margins(y=0.12)
     foot = f"{foot_line(frames, None, 'validation', 'test')}; band: 95% interval of f"
-    return finish(figure, theme, [axis], foot)
+    return finish(figure, theme, [axis], foot, columns=1 if "control" in frames else 2)

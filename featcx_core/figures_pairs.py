@@ -80,8 +80,8 @@ def _heat_map(
 ) -> None:
     """A square of values (n, n), NaN for none, on a symmetric scale, with a number in each cell where there is room."""
     limit = max(float(np.nanmax(np.abs(values))), 1e-12)
-    colours = LinearSegmentedColormap.from_list("featcx", [theme.series[1], theme.paper, theme.series[0]])
-    colours = colours.with_extremes(bad=theme.grid)
+    ends = [theme.series[1], theme.paper, theme.series[0]]
+    colours = LinearSegmentedColormap.from_list("featcx", ends).with_extremes(bad=theme.grid)
     axis.grid(False)
     axis.spines["bottom"].set_visible(False)
     image = axis.imshow(values, cmap=colours, vmin=-limit, vmax=limit)

@@ -63,8 +63,8 @@ def maps(pictures: Pictures, theme: Theme = LIGHT, limits: Limits = "robust") ->
     groups = [
         ("input", [""], None),
         ("f", [""], pictures.feature[:, None]),
-        ("Φ up to order", orders, pictures.phi),
-        ("component c of order", orders, pictures.components),
+        ("Φ up to order" if len(orders) > 1 else "Φ of order", orders, pictures.phi),
+        ("component c of order" if len(orders) > 1 else "c of order", orders, pictures.components),
         ("Δf", [""], pictures.residual[:, None]),
     ]
     rows, columns = len(pictures.images), 3 + 2 * len(orders)
@@ -72,7 +72,8 @@ def maps(pictures: Pictures, theme: Theme = LIGHT, limits: Limits = "robust") ->
     colours, x = diverging(theme), LEFT
     for name, heads, stack in groups:
         for i, head in enumerate(heads):
-            sheet.say(x + sheet.side / 2, -0.06, head)
+            if head:
+                sheet.say(x + sheet.side / 2, -0.06, head)
             for row in range(rows):
                 if stack is None:
                     sheet.input(pictures.images[row], x, row)
@@ -130,7 +131,8 @@ class _Sheet:
         between = (columns - 1) * GAP + gaps * (WIDE_GAP - GAP) + 0.1
         self.side = min(0.9, max(LEAST, (WIDTH - LEFT - between) / columns))
         self.tall, self.theme = self.side * shape[0] / shape[1], theme
-        width, height = LEFT + between + columns * self.side, head + rows * (self.tall + GAP) + FOOT
+        width = max(LEFT + between + columns * self.side, 4.2)  # the scale and its label need so much
+        height = head + rows * (self.tall + GAP) + FOOT
         self.figure, (self.axis,) = panels(theme, width=width, height=height)
         self.figure.set_layout_engine("none")
         self.axis.set_position((0, 0, 1, 1))

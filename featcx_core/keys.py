@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent
 PLUMBING = frozenset({"specs", "errors", "store", "prune", "keys", "__init__"})
 # Modules beside a stage's own that run it and change no result either.
 RUNNING = frozenset({"engine", "progress", "devices", "__init__"})
+DATA = {"report": "templates"}  # module → folder of files that it reads
 _PARSER = threading.Lock()
 
 
@@ -63,8 +64,10 @@ def _code_version(function: str, path: Path) -> str:
         else:
             wanted += [(other, file) for other in _globals(node)]
     imported = sorted(_closure([m for node in used.values() for m in _imports(node)]))
+    modules = {module: _module_version(ROOT / f"{module}.py") for module in imported}
+    modules |= {part: _folder_version(ROOT / part) for module, part in DATA.items() if module in imported}
     own = {f"{file.stem}.{name}": _text(n) for (name, file), n in used.items() if not isinstance(n, ast.ImportFrom)}
-    return digest({"own": own, "modules": {module: _module_version(ROOT / f"{module}.py") for module in imported}})
+    return digest({"own": own, "modules": modules})
 
 
 def _definitions(file: Path) -> dict[str, ast.stmt]:
@@ -134,6 +137,11 @@ def _imports(tree: ast.AST) -> Iterator[str]:
 @cache
 def _module_version(path: Path) -> str:
     return digest(_text(_tree(path)))
+
+
+@cache
+def _folder_version(folder: Path) -> str:
+    return digest({path.name: path.read_text() for path in folder.iterdir() if path.is_file()})
 
 
 @cache

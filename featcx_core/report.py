@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -83,23 +83,52 @@ def write_report(
     stored = {name: Pictures.load(path) for name, path in (pictures or {}).items()}
     networks = {
         name: [
-            _view(folder, name, frames, section, notes, coverage)
+            view(folder, name, frames, section, notes, coverage)
             for section in [*picture_sections(stored.get(name)), *_sections(chosen[name])]
+            if not section.optional or set(section.tables) <= set(frames)
         ]
         for name, frames in analyses.items()
     }
-    _write_tables(folder / "tables", analyses)
+    write_tables(folder / "tables", analyses)
+    return write_page(
+        folder,
+        title=title,
+        summary=readings.summary(target, chosen["target"], notes),
+        tiles=_tiles(target, scores, chosen["target"]),
+        coverage=readings.coverage_words(target, spec),
+        networks=networks,
+        comparison=compare(analyses, COMPARED),
+        left_out=_left_out(analyses, notes),
+        spec=spec,
+        provenance=provenance,
+    )
+
+
+def write_page(
+    folder: Path,
+    *,
+    title: str,
+    summary: Sequence[str],
+    tiles: Sequence[Tile],
+    coverage: str,
+    networks: Mapping[str, Sequence[View]],
+    spec: Mapping[str, Any],
+    provenance: Sequence[Mapping[str, Any]],
+    comparison: Table | None = None,
+    left_out: Sequence[str] = (),
+) -> Path:
+    """Renders `report.html`: sentences and key figures, the sections of 'target' and of other networks, provenance."""
     html = (
         _environment()
         .get_template("report.html.j2")
         .render(
             title=title,
-            summary=readings.summary(target, chosen["target"], notes),
-            tiles=_tiles(target, scores, chosen["target"]),
-            coverage=readings.coverage_words(target, spec),
+            summary=summary,
+            tiles=tiles,
+            coverage=coverage,
             networks=networks,
-            comparison=compare(analyses, COMPARED),
-            left_out=_left_out(analyses, notes),
+            comparison=comparison,
+            left_out=left_out,
             spec=list(_flat(spec)),
             provenance=[_origin(entry) for entry in provenance],
         )
@@ -130,7 +159,7 @@ def _sections(chosen: int | None) -> list[Section]:
     return [replace(section, **bound) if section.name == "substitution" else section for section in SECTIONS]  # type: ignore[arg-type]
 
 
-def _view(
+def view(
     folder: Path, network: str, frames: Frames, section: Section, notes: Mapping[str, str], coverage: float | None
 ) -> View:
     """One section: its figure drawn and saved, its reading, flags and tables; notes for frames that are not there."""
@@ -141,13 +170,13 @@ def _view(
         for frame in section.tables
         if frame not in frames
     ]
-    view = View(anchor, section.title, section.about, list(dict.fromkeys(absent)))
+    shell = View(anchor, section.title, section.about, list(dict.fromkeys(absent)))
     if not section.needs([frame in frames for frame in section.tables]):
-        return view
+        return shell
     shown = section.reading(frames)
     return replace(
-        view,
-        reading=(shown, readings.PAPER[section.name]),
+        shell,
+        reading=(shown, section.paper or readings.PAPER[section.name]),
         flags=tuple(section.flags(frames)),
         picture=_picture(save(section.figure, frames, folder / "figures", anchor, coverage), section, shown),
         tables=tuple(
@@ -185,7 +214,8 @@ def _file(network: str, frame: str) -> str:
     return f"tables/{frame}.parquet" if network == "target" else f"tables/{network}-{frame}.parquet"
 
 
-def _write_tables(folder: Path, analyses: Mapping[str, Frames]) -> None:
+def write_tables(folder: Path, analyses: Mapping[str, Frames]) -> None:
+    """Every frame as a Parquet file in `folder`, named as the page's tables name it."""
     folder.mkdir(parents=True, exist_ok=True)
     for network, frames in analyses.items():
         for name, frame in frames.items():

@@ -8,6 +8,7 @@ from typing import Any
 
 from featcx_core import figures, flags, readings
 from featcx_core.figure_files import FigureFunction
+from featcx_core.figures_comparison import comparison
 from featcx_core.report_tables import Column
 from featcx_core.wording import Frames, best_order, number, percent
 
@@ -22,6 +23,8 @@ class Section:
         tables: frame → its columns; the frames that the figure and the reading need.
         needs: the frames without which there is no section: all, or any one of `tables`.
         widget: what the page lets the reader move, as the template's `slider` wants it.
+        optional: left out of the page, not told of, where its frames are missing.
+        paper: what the paper has to compare with; empty: `readings.PAPER` has it under the section's name.
     """
 
     name: str
@@ -34,6 +37,8 @@ class Section:
     flags: Callable[[Frames], list[str]] = lambda frames: []
     wide: bool = False
     widget: Callable[[Frames], dict[str, Any]] = lambda frames: {}
+    paper: str = ""
+    optional: bool = False
 
 
 def _integer(value: Any) -> str:
@@ -202,6 +207,26 @@ SECTIONS = (
                 Column("loss", "loss with f (nats)", number),
             ),
         },
+    ),
+    Section(
+        "comparison",
+        "What the variants changed",
+        "variant − original, metric by metric and order by order",
+        comparison,
+        readings.comparison,
+        {
+            "comparison": (
+                Column("variant", "variant"),
+                Column("metric", "metric"),
+                ORDER,
+                Column("original", "original", number),
+                Column("value", "variant's value", number),
+                Column("difference", "difference", number),
+                Column("p_holm", "p (Holm)", number),
+            )
+        },
+        wide=True,
+        optional=True,
     ),
 )
 

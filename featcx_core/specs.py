@@ -182,6 +182,32 @@ class AnalysisSpec(Spec):
     confidence: float = Field(0.95, gt=0.5, lt=1, description="coverage of each interval")
 
 
+class ComplexitySpec(Spec):
+    """The validity check Task-n: does disentangling put more weight on higher orders where the task is more complex?"""
+
+    depths: tuple[int, ...] = Field((0, 2, 8, 26, 80), description="ReLU layers n of the random task nets, rising")
+    seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), description="a task net, learner and chain a depth for each seed")
+    blocks: int = Field(6, ge=1, le=64, description="residual blocks a stage of the net that learns a task")
+    standardise: bool = Field(
+        True, description="learn the task with mean and scale taken out; false: as published, which deep tasks resist"
+    )
+    schedule: ScheduleSpec = Field(default=ScheduleSpec(draws=60_000), description="training of the learner")
+
+    @field_validator("depths")
+    @classmethod
+    def _two_rising(cls, depths: tuple[int, ...]) -> tuple[int, ...]:
+        if len(depths) < 2 or depths[0] < 0 or any(b <= a for a, b in itertools.pairwise(depths)):
+            raise ValueError("give at least two depths of 0 or more, each larger than the one before, such as 0,2,8")
+        return depths
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+            raise ValueError("give at least one seed of 0 or more, none twice, such as 0,1,2,3,4")
+        return seeds
+
+
 Precision = Literal["auto", "fp32", "bf16"]
 
 
@@ -218,6 +244,7 @@ class RunSpec(Spec):
     analysis: AnalysisSpec = AnalysisSpec()
     substitution: SubstitutionSpec = SubstitutionSpec()
     variants: VariantsSpec = VariantsSpec()
+    complexity: ComplexitySpec = ComplexitySpec()
     seed: Annotated[int, Field(ge=0, description="root seed of subset, target and disentanglers")] = 0
     precision: Annotated[Precision, Field(description="training arithmetic; auto: bf16 where the device has it")] = (
         "auto"

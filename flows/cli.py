@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from featcx_core.errors import InputError
 from flows.cli_artifacts import artifacts
 from flows.options import STORE, Config, Debug, Device, Json, Preset, Runner, Set, Store, errors_as_sentences
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from featcx_core.specs import Numerics, RunSpec
+    from flows.recipes import Submit
+    from tasks.engine import Env
+
+    Recipe = Callable[[Submit, RunSpec, Numerics], Any]
+    Live = Callable[[RunSpec, Recipe], contextlib.AbstractContextManager[Env]]
 
 app = typer.Typer(
     name="featcx",
@@ -43,25 +55,15 @@ def run(
     with errors_as_sentences(debug):
         from rich.console import Console
 
-        from flows.embedded import PrefectServer, prepare_environment, reporting_to
-        from flows.preflight import check_store
         from flows.presets import load_spec
 
-        overrides = list(set_ or [])
-        overrides += [f"runtime.{name}={v}" for name, v in (("device", device), ("runner", runner)) if v is not None]
-        spec, console = load_spec(preset, config, overrides), Console()
-        check_store(store)
-        prepare_environment(debug)
-        with PrefectServer() as server:
-            with console.status("Starting the workflow server"):
-                from flows.analyze import analyze, new_env
-                from flows.display import live_display, summary_table
-                from flows.preflight import check
-                from flows.recipes import count_stages
+        spec, console = load_spec(preset, config, overridden(set_, device=device, runner=runner)), Console()
+        with workflow_server(console, store, debug) as live:
+            from flows.analyze import analyze
+            from flows.display import summary_table
+            from flows.recipes import whole_run
 
-                check(spec, store)
-                env, url = new_env(spec, store), server.url()
-            with reporting_to(url), live_display(env, count_stages(spec), console):
+            with live(spec, whole_run) as env:
                 results = analyze(spec, store, env)
         console.print(summary_table(results))
         target, stages = results["target"], results["stages"]
@@ -71,6 +73,38 @@ def run(
             f"{results['seconds']:.0f} s.",
             highlight=False,
         )
+        console.print(f"Report: {results['report']}", highlight=False, soft_wrap=True)
+        if json is not None:
+            from flows.results import write_json
+
+            write_json(json, results)
+
+
+@app.command()
+def complexity(
+    preset: Preset = "digits",
+    config: Config = None,
+    set_: Set = None,
+    store: Store = STORE,
+    device: Device = None,
+    json: Json = None,
+    debug: Debug = False,
+) -> None:
+    """Checks the method on random tasks of known complexity (Task-n): do deeper ones put more weight on high orders?"""
+    with errors_as_sentences(debug):
+        from rich.console import Console
+
+        from flows.presets import load_spec
+
+        spec, console = load_spec(preset, config, overridden(set_, device=device)), Console()
+        with workflow_server(console, store, debug) as live:
+            from flows.complexity import complexity as check_complexity
+            from flows.complexity import summary_sentence, task_complexity, tasks_table
+
+            with live(spec, task_complexity) as env:
+                results = check_complexity(spec, store, env)
+        console.print(tasks_table(results))
+        console.print(summary_sentence(results), highlight=False)
         console.print(f"Report: {results['report']}", highlight=False, soft_wrap=True)
         if json is not None:
             from flows.results import write_json
@@ -149,6 +183,42 @@ def export(
         order, accuracy, missing = export_improved(store, key, out)
         print(f"Order {order} with the target's head: test accuracy {accuracy!r}, in {out.absolute()}.")
         print("Load it with featcx_core.load_network(path)." + (f" No model.pt2: {missing}" if missing else ""))
+
+
+def overridden(set_: list[str] | None, **runtime: str | None) -> list[str]:
+    """What --set changes, and options of their own that stand for fields of `runtime`."""
+    return [*(set_ or []), *(f"runtime.{name}={value}" for name, value in runtime.items() if value is not None)]
+
+
+@contextlib.contextmanager
+def workflow_server(console: Console, store: Path, debug: bool) -> Iterator[Live]:
+    """Starts the workflow server; meanwhile the block imports what it needs.
+
+    Gives a context `live(spec, recipe)`: it checks the spec, waits for the server, and shows the recipe's stages until it
+    ends; its value is the run's `Env`.
+    """
+    from flows.embedded import PrefectServer, prepare_environment, reporting_to
+    from flows.preflight import check_store
+
+    check_store(store)
+    prepare_environment(debug)
+    with PrefectServer() as server, contextlib.ExitStack() as starting:
+        starting.enter_context(console.status("Starting the workflow server"))
+
+        @contextlib.contextmanager
+        def live(spec: RunSpec, recipe: Recipe) -> Iterator[Env]:
+            from flows.display import live_display
+            from flows.preflight import check
+            from flows.recipes import count_stages
+            from flows.running import new_env
+
+            check(spec, store)
+            env, url = new_env(spec, store), server.url()
+            starting.close()
+            with reporting_to(url), live_display(env, count_stages(spec, recipe), console):
+                yield env
+
+        yield live
 
 
 def whole_number(text: str) -> int:

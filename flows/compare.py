@@ -50,7 +50,7 @@ def compare_runs(store: Path, networks: Networks) -> dict[str, Any]:
     """Runs the flow; the differences B − A, what they say, and where the figure lies."""
     import pandas as pd
 
-    from featcx_core.comparison import readings
+    from featcx_core.comparison import changes
 
     place, run = Store(store), f"compare-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
     env = Env(store=str(place.root), run=run)
@@ -60,7 +60,7 @@ def compare_runs(store: Path, networks: Networks) -> dict[str, Any]:
     rows = [{name: plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
     return {
         "differences": rows,
-        "readings": readings(frame, "B"),
+        "readings": changes(frame, "B"),
         "figure": str(folder / "comparison.png"),
         "table": str(folder / "comparison.parquet"),
         "stages": counts(env.store, env.run),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from featcx_core.seeds import derive_seed
@@ -274,9 +275,8 @@ def whole_run(submit: Submit, spec: RunSpec, numerics: Numerics) -> Recipe:
     comparison = submit(compare.comparison, networks=networks, settings=spec.analysis) if len(nets) > 1 else None
     alone = control(submit, spec, data, target, numerics) if spec.substitution.control else None
     networks = networks | {"target": networks["target"] | {"comparison": comparison, "control": alone}}
-    report = submit(
-        present.report, networks=networks, spec=spec.model_dump(mode="json", exclude={"runtime"}), notes=notes(spec)
-    )
+    told = spec.model_dump(mode="json", exclude={"runtime", "complexity"})
+    report = submit(present.report, networks=networks, spec=told, notes=notes(spec))
     return Recipe(networks, report)
 
 
@@ -314,13 +314,13 @@ def _weights(path: str | None) -> FileRef | None:
     return FileRef.of(path, [Path(path)]) if path else None
 
 
-def count_stages(spec: RunSpec) -> int:
-    """How many stages a run has."""
+def count_stages(spec: RunSpec, recipe: Callable[[Submit, RunSpec, Numerics], Any] = whole_run) -> int:
+    """How many stages a recipe has."""
     stages: set[str] = set()
 
     def submit(stage: Stage, scope: str = "", **arguments: Any) -> str:
         stages.add(f"{stage.name} {scope} {len(stages)}")
         return f"node {len(stages)}"
 
-    whole_run(submit, spec, Numerics())
+    recipe(submit, spec, Numerics())
     return len(stages)

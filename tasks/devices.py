@@ -79,15 +79,28 @@ def lease(wanted: str, threads: int, exclusive: bool) -> Iterator[Lease]:
         time.sleep(0.05)
 
 
-@functools.cache
-def settle_allocator() -> None:
-    """Lets glibc keep freed activations instead of handing them back to the kernel after every layer; digits stay.
+@contextlib.contextmanager
+def settled_allocator() -> Iterator[None]:
+    """Has glibc keep freed activations for the next step, and hand all of them back when the stage ends; digits stay.
 
     Page faults are a fifth of a CPU step otherwise (batch 128, one block a stage: 37.5 → 29.6 ms; teacher 14.1 → 10.2).
     Without glibc it does nothing.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD: no mapping of its own for a tensor
-        mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD: the heap does not shrink
-        mallopt(-2, 1 << 26)  # M_TOP_PAD: it grows by 64 MiB at a time
+    libc = _glibc()
+    try:
+        yield
+    finally:
+        if libc is not None:
+            libc.malloc_trim(0)
+
+
+@functools.cache
+def _glibc() -> ctypes.CDLL | None:
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if libc is None or not hasattr(libc, "mallopt"):
+        return None
+    libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD: no mapping of its own for a tensor
+    libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD: the heap does not shrink by itself
+    libc.mallopt(-2, 1 << 26)  # M_TOP_PAD: it grows by 64 MiB at a time
+    libc.mallopt(-8, 4)  # M_ARENA_MAX: a run has a thread a stage, each of which would keep a heap of its own
+    return libc

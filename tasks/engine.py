@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from featcx_core.keys import artifact_key, code_version, digest
 from featcx_core.store import ArtifactRef, FileRef, Store
-from tasks.devices import Lease, lease, placement, settle_allocator
+from tasks.devices import Lease, lease, placement, settled_allocator
 from tasks.progress import Progress
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Env(BaseModel):
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads of each stage.
         checkpoint_seconds: how often a training saves itself.
+        scope: which of the run's networks a stage belongs to, for the reader.
         exclusive: lease a device before computing; false where Ray has placed the task on one already.
     """
 
@@ -53,6 +54,7 @@ class Env(BaseModel):
     threads: int = 1
     exclusive: bool = True
     checkpoint_seconds: float = 20.0
+    scope: str = ""
 
 
 @dataclass
@@ -102,7 +104,7 @@ class StoreCache(CachePolicy):
         if found is None:
             record.unlink(missing_ok=True)
         elif record.exists():
-            Progress(env, stage.name, key, stage.describe(arguments)).finish(computed=False)
+            Progress(env, stage.name, key, stage.describe(arguments, env.scope)).finish(computed=False)
         return record.name
 
 
@@ -147,7 +149,8 @@ class Stage:
 
     def submit(self, env: Env, scope: str = "", **arguments: Any) -> PrefectFuture[ArtifactRef]:
         """Has the task run when its inputs exist; the future of its reference."""
-        name = " ".join(filter(None, (scope, self.describe(arguments)))).replace("{", "(").replace("}", ")")
+        env = env.model_copy(update={"scope": scope})
+        name = self.describe(arguments, scope).replace("{", "(").replace("}", ")")
         task = self.task.with_options(task_run_name=name, result_storage=_folder(records(Store(env.store))))
         with placement(env.device, self.computes, ray=not env.exclusive):
             return task.submit(env=env, **arguments)
@@ -163,9 +166,9 @@ class Stage:
         spec = {name: _jsonable(value) for name, value in arguments.items() if name not in inputs}
         return {"spec": spec, "inputs": inputs, "code": _code(self.body)}
 
-    def describe(self, arguments: dict[str, Any]) -> str:
-        """The stage's name and label: 'disentangler m4'."""
-        return f"{self.name} {self.label.format(**arguments)}".replace("n=None", "whole pool").strip()
+    def describe(self, arguments: dict[str, Any], scope: str = "") -> str:
+        """Scope, name and label: 'pruned disentangler m4'."""
+        return f"{scope} {self.name} {self.label.format(**arguments)}".replace("n=None", "whole pool").strip()
 
 
 def stage(name: str, *, label: str = "", computes: bool = True) -> Callable[[Body], Stage]:
@@ -176,7 +179,7 @@ def stage(name: str, *, label: str = "", computes: bool = True) -> Callable[[Bod
 def execute(stage: Stage, arguments: dict[str, Any], env: Env) -> ArtifactRef:
     """Computes and publishes a stage's artifact, unless someone else has while this one waited for its key."""
     store, key = Store(env.store), stage.key(arguments)
-    progress = Progress(env, stage.name, key, stage.describe(arguments))
+    progress = Progress(env, stage.name, key, stage.describe(arguments, env.scope))
     progress.note("waiting")
     with store.lock(stage.name, key), contextlib.ExitStack() as stack:
         found = store.find(stage.name, key)
@@ -210,11 +213,11 @@ def _fill(
     import torch
 
     torch.set_num_threads(env.threads)
-    settle_allocator()
     device = torch.device(held.device if held else "cpu")
     started, clock = datetime.now(UTC), time.perf_counter()
     work = Work(folder, store, device, progress, key, stage.name, env.checkpoint_seconds)
-    metrics = stage.body(work, **arguments)
+    with settled_allocator():
+        metrics = stage.body(work, **arguments)
     lineage = {name: _jsonable(value) for name, value in arguments.items() if _has_refs(value)}
     return {
         **stage.key_parts(arguments),

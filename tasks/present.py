@@ -20,8 +20,8 @@ def report(
     main = networks["target"]
     assert main["target"] is not None
     assert main["substitution"] is not None
+    assert main["pictures"] is not None
     chosen = json.loads((work.path(main["substitution"]) / "chosen.json").read_text())["chosen_order"]
-    pictures = {name: nodes["pictures"] for name, nodes in networks.items()}
     refs = [ref for nodes in networks.values() for ref in nodes.values() if ref is not None]
     write_report(
         work.folder,
@@ -32,6 +32,6 @@ def report(
         scores=json.loads((work.path(main["target"]) / "scores.json").read_text())["scores"],
         notes=notes,
         chosen_order=chosen,
-        pictures={name: work.path(ref) for name, ref in pictures.items() if ref is not None},
+        pictures={"target": work.path(main["pictures"])},  # four networks' pictures would make a page of 6 MB
     )
     return {"volatile": ["report.html"]}

@@ -53,11 +53,14 @@ class Progress:
 
     def __init__(self, env: Env, stage: str, key: str, label: str) -> None:
         self.path = notes_folder(env.store, env.run) / f"{stage}-{key}.json"
-        self.label, self.since, self.told = label, time.time(), 0.0
+        self.label, self.state, self.since, self.told = label, "", time.time(), 0.0
 
     def note(self, state: str, done: int = 0, total: int = 0, text: str = "") -> None:
         """Writes the note."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if state == "running" and self.state != "running":
+            self.since = time.time()  # from here on it computes; before it waited for its key and a device
+        self.state = state
         seconds = round(time.time() - self.since, 2)
         fresh = self.path.with_suffix(f".{os.getpid()}-{id(self)}")
         fresh.write_text(json.dumps(Note(self.label, state, done, total, text, self.since, seconds)))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featcx_core.specs import DatasetSpec, Numerics, ScheduleSpec
 from featcx_core.store import ArtifactRef, FileRef
 from tasks.engine import Work, stage
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 @stage("data", label="{settings.source}", computes=False)
@@ -95,17 +99,17 @@ def disentangler(
     from featcx_core.data import Dataset
     from featcx_core.disentangler import Disentangler, train_disentangler
     from featcx_core.seeds import seeded
-    from featcx_core.targets import TargetNet
 
-    dataset, teacher = Dataset.load(work.path(data)), networks.load_network(work.path(target), TargetNet, work.device)
+    dataset = Dataset.load(work.path(data))
+    feature, shape = _feature(work.path(target), work.device)
     with seeded(seed):
-        net = Disentangler(blocks, dataset.shape, teacher.shape, width)
+        net = Disentangler(blocks, dataset.shape, shape, width)
     if previous is not None:
         net.warm_start(networks.load_network(work.path(previous), Disentangler), identity=identity)
     own = load_file(work.path(target) / "seen.safetensors")["seen"] if images == "seen" else dataset.pool
     history = train_disentangler(
         net,
-        teacher.feature,
+        feature,
         dataset,
         own,
         schedule,
@@ -118,3 +122,16 @@ def disentangler(
     networks.save_network(net, work.folder)
     (work.folder / "history.json").write_text(json.dumps(history._asdict()))
     return {"order": net.order, "loss": history.loss[-1]}
+
+
+def _feature(folder: Path, device: torch.device) -> tuple[nn.Module, tuple[int, int, int]]:
+    """The feature of the net in a folder, and its shape: a target's at its layer, a disentangler's output (Task-n)."""
+    from featcx_core import networks
+    from featcx_core.disentangler import Disentangler
+    from featcx_core.targets import TargetNet
+
+    if json.loads((folder / "network.json").read_text())["kind"] == Disentangler.__name__:
+        learner = networks.load_network(folder, Disentangler, device)
+        return learner, learner.out_shape
+    target = networks.load_network(folder, TargetNet, device)
+    return target.feature, target.shape

@@ -1,5 +1,6 @@
 // Adds the orders' maps up to where the slider stands; on paper, all of them in light colours.
-const dark = matchMedia("screen and (prefers-color-scheme: dark)");
+const dark = matchMedia("screen and (prefers-color-scheme: dark)"), paper = matchMedia("print");
+let printing = false; // browsers differ in whether the event or the media query comes first
 for (const build of document.querySelectorAll(".build")) {
   const data = JSON.parse(build.querySelector("script").textContent);
   const range = build.querySelector("input"), output = build.querySelector("output");
@@ -29,11 +30,13 @@ for (const build of document.querySelectorAll(".build")) {
       paint(missing, feature.map((value, i) => value - now[i]), stops);
     });
   };
-  const show = () => draw(Number(range.value), dark.matches ? data.dark : data.light);
+  const show = () => (printing || paper.matches)
+    ? draw(data.steps.length, data.light)
+    : draw(Number(range.value), dark.matches ? data.dark : data.light);
   range.addEventListener("input", show);
-  dark.addEventListener("change", show);
-  addEventListener("beforeprint", () => draw(data.steps.length, data.light));
-  addEventListener("afterprint", show);
+  for (const query of [dark, paper]) query.addEventListener("change", show);
+  addEventListener("beforeprint", () => { printing = true; show(); });
+  addEventListener("afterprint", () => { printing = false; show(); });
   build.hidden = false;
   show();
 }

@@ -4,15 +4,17 @@ import itertools
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from made_frames import measured, troubled
 
+from featcx_core import readings
 from featcx_core.bootstrap import bootstrap_weights
 from featcx_core.errors import InputError
+from featcx_core.figures_pairs import interactions
 from featcx_core.interactions import interaction_values, interaction_weights, measure_interactions, pairs_of
 from featcx_core.shapley import shapley_weights
 
@@ -142,4 +144,40 @@ def test_table_and_intervals_against_resampling():
         np.testing.assert_allclose(own["interaction"], values.mean(0))
         np.testing.assert_allclose(own["interaction_low"], np.quantile(means, 0.05, axis=0))
         np.testing.assert_allclose(own["interaction_high"], np.quantile(means, 0.95, axis=0))
-    assert isinstance(table, pd.DataFrame)
+
+
+@pytest.mark.parametrize("frames", [measured(), troubled()], ids=["measured", "troubled"])
+def test_the_figure_has_seen_above_and_test_below_the_diagonal(frames):
+    frame = frames["interactions"]
+    axis = interactions(frames, coverage=0.95).axes[0]
+    values = np.ma.filled(axis.images[0].get_array(), np.nan)
+    orders = sorted({*frame["a"], *frame["b"]})
+    assert np.isnan(np.diag(values)).all()
+    assert axis.images[0].get_clim() == pytest.approx(
+        (-frame["interaction"].abs().max(), frame["interaction"].abs().max())
+    )
+    texts = {(round(t.get_position()[1]), round(t.get_position()[0])): t for t in axis.texts}
+    for row in frame.to_dict("records"):
+        place = orders.index(row["a"]), orders.index(row["b"])
+        place = place if row["split"] == "seen" else place[::-1]
+        assert values[place] == pytest.approx(row["interaction"])
+        text = texts[place]
+        assert float(text.get_text().replace("−", "-")) == pytest.approx(row["interaction"], abs=0.0051)
+        clear = row["interaction_low"] > 0 or row["interaction_high"] < 0
+        assert text.get_fontweight() == ("bold" if clear else "normal")
+
+
+def test_the_reading_names_the_strongest_and_counts_the_clear_ones():
+    text = readings.interactions(troubled())
+    assert "that of orders 4 and 7 with −0.400 [−0.450, −0.350] nats (they lower the loss less together" in text
+    frame = troubled()["interactions"]
+    for split, own in frame.groupby("split"):
+        above, below = (own["interaction_low"] > 0).sum(), (own["interaction_high"] < 0).sum()
+        assert "of 15 pairs on seen images" in text
+        assert f"on {split} images {above} lie above zero and {below} below" in text
+
+
+def test_a_single_order_is_drawn_and_read_without_pairs():
+    empty = {"interactions": troubled()["interactions"][:0]}
+    assert [text.get_text() for text in interactions(empty).axes[0].texts] == ["a single order has no pair"]
+    assert "has no pair" in readings.interactions(empty)

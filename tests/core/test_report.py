@@ -114,6 +114,26 @@ def test_every_number_of_the_summary_is_the_frames(frames, chosen):
     assert ("within" in gain) == (bounds[0] <= value <= bounds[1])
 
 
+@pytest.mark.parametrize("frames", [measured(), troubled()], ids=["measured", "troubled"])
+def test_significances_residual_and_covariances_are_told_and_make_the_whole(frames):
+    frame, order = frames["covariance"], frames["significance"]
+    own = frame[frame["a"] == frame["b"]].set_index("a")["covariance"]
+    between = frame[frame["a"] != frame["b"]]["covariance"].sum()
+    summed, residual = own.drop("residual").sum(), own["residual"]
+    told = re.search(
+        r"significances of all orders sum to (\S+)%, .*? is (\S+)%, .*? sum to (\S+)%, .*? are (\S+)% of",
+        readings.covariance(frames),
+    )
+    shown = [float(text.replace("−", "-")) for text in told.groups()]
+    assert shown == pytest.approx(
+        [100 * v for v in (summed, residual, between, summed + residual + between)], abs=0.051
+    )
+    if frames["splits"]["rows"].max() < 1000:  # measured, so its parts must add up; the made ones need not
+        assert shown[-1] == 100
+        assert sum(shown[:-1]) == pytest.approx(100, abs=0.16)
+    assert f"the significances sum to {100 * order['significance'].sum():.1f}%" in readings.significance(frames)
+
+
 def test_a_higher_order_is_named_first_only_where_its_interval_is_apart():
     frames = troubled()
     assert "its interval above all others" in readings.significance(frames)
@@ -213,7 +233,9 @@ def test_half_of_reliability_is_drawn_with_a_note_on_the_other(tmp_path):
     assert (tmp_path / "figures" / "reliability.svg").exists()
 
 
-@pytest.mark.parametrize("left", ["significance", "splits", "covariance", "effectiveness", "interactions", "substitution"])
+@pytest.mark.parametrize(
+    "left", ["significance", "splits", "covariance", "effectiveness", "interactions", "substitution"]
+)
 def test_any_frame_may_be_missing(left, tmp_path):
     frames = {name: frame for name, frame in measured().items() if name != left}
     page = body(write(tmp_path, {"target": frames}))

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,10 +23,16 @@ class Finished(NamedTuple):
     seconds: float
 
 
-Featcx = Callable[..., Finished]
+LEAN = [
+    argument
+    for off in ("variants.distilled", "variants.pruned", "variants.quantised", "substitution.control")
+    for argument in ("--set", f"{off}=false")
+]  # the target alone
 
 
-def featcx(*arguments: str | Path, json_file: Path | None = None, cwd: Path | None = None, **environment: str) -> Finished:
+def featcx(
+    *arguments: str | Path, json_file: Path | None = None, cwd: Path | None = None, **environment: str
+) -> Finished:
     """Runs the command line in a process of its own."""
     command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
     if json_file is not None:

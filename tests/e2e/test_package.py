@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.conftest import LEAN
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -32,7 +34,18 @@ def test_the_wheel_runs_outside_the_checkout(tmp_path: Path) -> None:
     assert str(target) in found
     assert str(ROOT) not in found
     assert not (target / "tests").exists()
-    command = [python, "-m", "flows.cli", "run", "digits", "--store", tmp_path / "store", "--json", tmp_path / "a.json"]
+    command = [
+        python,
+        "-m",
+        "flows.cli",
+        "run",
+        "digits",
+        *LEAN,
+        "--store",
+        tmp_path / "store",
+        "--json",
+        tmp_path / "a.json",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "a.json").read_text())["stages"]["run"] > 10

@@ -11,16 +11,44 @@ import pytest
 
 from featcx_core.components import ComponentTable
 from featcx_core.store import Store
-from tests.e2e.conftest import Finished, featcx
+from tests.e2e.conftest import LEAN, Finished, featcx
 
-ORDER_FIELDS = """order blocks significance residual reliability effectiveness effectiveness_ci overfitting overfitting_ci
-overfitting_stable shapley_train shapley_overfit substituted_accuracy decodability decodability_ci decodability_floor
-reliable_share unreliable_share""".split()
+ORDER_FIELDS = [
+    "order",
+    "blocks",
+    "significance",
+    "residual",
+    "reliability",
+    "effectiveness",
+    "effectiveness_ci",
+    "overfitting",
+    "overfitting_ci",
+    "overfitting_stable",
+    "shapley_train",
+    "shapley_overfit",
+    "substituted_accuracy",
+    "decodability",
+    "decodability_ci",
+    "decodability_floor",
+    "reliable_share",
+    "unreliable_share",
+]
 
 
 def test_json_keeps_the_contract(first: Finished) -> None:
     found = first.json
-    assert {"spec", "report", "store", "seconds", "stages", "target", "orders", "chosen_order", "variants", "artifacts"} <= set(found)
+    assert {
+        "spec",
+        "report",
+        "store",
+        "seconds",
+        "stages",
+        "target",
+        "orders",
+        "chosen_order",
+        "variants",
+        "artifacts",
+    } <= set(found)
     assert [row["order"] for row in found["orders"]] == [4, 7, 13]
     for row in found["orders"]:
         assert set(ORDER_FIELDS) <= set(row)
@@ -58,10 +86,17 @@ def test_a_second_run_computes_nothing(first: Finished, store: Path) -> None:
 
 def test_one_changed_field_reruns_only_what_depends_on_it(first: Finished, store: Path) -> None:
     changed = featcx(
-        "run", "digits", "--set", "analysis.bootstrap=200", "--store", store, json_file=store.parent / "changed.json"
+        "run",
+        "digits",
+        *LEAN,
+        "--set",
+        "analysis.bootstrap=200",
+        "--store",
+        store,
+        json_file=store.parent / "changed.json",
     )
     ran = {line.split(":")[0].split()[0] for line in changed.out.splitlines() if ": computed" in line}
-    assert ran == {"significance", "effectiveness", "reliability", "decodability", "report"}
+    assert ran == {"significance", "effectiveness", "substitution", "reliability", "decodability", "report"}
 
 
 def test_two_fresh_stores_hold_the_same_digests(first: Finished, store: Path, tmp_path: Path) -> None:
@@ -112,7 +147,12 @@ BAD_INPUT = {
     "a device that is not there": (["digits", "--device", "cuda:7"], "There is no device 'cuda:7'"),
     "an unknown net": (["digits", "--set", "target.net=resnet9"], "There is no net 'resnet9'"),
     "an unknown source": (["digits", "--set", "dataset.source=mnits"], "did you mean 'mnist'?"),
-    "a source folder that is not there": (["digits", "--set", "dataset.source=parquet:nowhere"], "There is no folder 'nowhere'"),
+    "a source folder that is not there": (
+        ["digits", "--set", "dataset.source=parquet:nowhere"],
+        "There is no folder 'nowhere'",
+    ),
+    "a sparsity of one": (["digits", "--set", "variants.pruned.sparsity=1"], "less than 1"),
+    "too many bits": (["digits", "--set", "variants.quantised.bits=17"], "less than or equal to 16"),
     "code that is not allowed": (["digits", "--set", "target.net=os:system"], "FEATCX_ALLOW_IMPORTS"),
     "a missing checkpoint": (["digits", "--set", "target.checkpoint=none.safetensors"], "There is no checkpoint"),
 }

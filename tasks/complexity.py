@@ -1,0 +1,121 @@
+"""Stages of Task-n: a net that learns a random task net's output, what each order holds of it, and the report on all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+from featcx_core.specs import AnalysisSpec, Numerics, ScheduleSpec
+from featcx_core.store import ArtifactRef
+from tasks.engine import Work, stage
+
+if TYPE_CHECKING:
+    import torch
+
+
+@stage("task_learner", label="n{depth} s{task_seed}")
+def task_learner(
+    work: Work,
+    *,
+    data: ArtifactRef,
+    depth: int,
+    task_seed: int,
+    blocks: int,
+    width: int,
+    standardise: bool,
+    weights_seed: int,
+    seed: int,
+    schedule: ScheduleSpec,
+    numerics: Numerics,
+) -> dict[str, Any]:
+    """A net of the disentangler's shape that has learned the task of a random net with `depth` ReLU layers."""
+    from featcx_core import networks
+    from featcx_core.data import Dataset
+    from featcx_core.disentangler import Disentangler, train_disentangler
+    from featcx_core.seeds import seeded
+    from featcx_core.tasknet import Standardised, TaskNet, measure_learner
+
+    dataset = Dataset.load(work.path(data))
+    pool, test = (dataset.split(name)[0] for name in ("pool", "test"))
+    with seeded(weights_seed):
+        net = TaskNet(depth, dataset.shape[0])
+    networks.save_network(net, work.folder / "task")
+    net = net.to(work.device).eval()
+
+    def batches(images: torch.Tensor) -> Iterator[torch.Tensor]:
+        return (dataset.normalise(part.to(work.device)) for part in images.split(250))
+
+    task = Standardised(net, lambda: batches(pool)) if standardise else net
+    channels, height, breadth = task(next(batches(pool[:1]))).shape[1:]
+    with seeded(seed):
+        learner = Disentangler(blocks, dataset.shape, (channels, height, breadth), width)
+    history = train_disentangler(
+        learner,
+        task,
+        dataset,
+        dataset.pool,
+        schedule,
+        seed=seed,
+        numerics=numerics,
+        device=work.device,
+        checkpoint=work.checkpoint(),
+        on_step=work.progress.step,
+    )
+    networks.save_network(learner, work.folder)
+    scores = measure_learner(task, learner, batches(test), len(test), work.device)._asdict()
+    (work.folder / "scores.json").write_text(json.dumps({"scores": scores, "history": history._asdict()}, indent=1))
+    return scores
+
+
+@stage("task_weights", label="n{depth} s{task_seed}")
+def task_weights(
+    work: Work,
+    *,
+    data: ArtifactRef,
+    learner: ArtifactRef,
+    disentanglers: list[ArtifactRef],
+    depth: int,
+    task_seed: int,
+    rows: int | Literal["all"],
+    rows_seed: int,
+) -> dict[str, Any]:
+    """A table of what each order holds of the learner's output over the pool, with the learner's R² beside it."""
+    from featcx_core import networks
+    from featcx_core.components import sample_rows
+    from featcx_core.data import Dataset
+    from featcx_core.disentangler import Disentangler
+    from featcx_core.tasknet import measure_weights
+
+    dataset = Dataset.load(work.path(data))
+    net, *chain = (
+        networks.load_network(work.path(ref), Disentangler, work.device) for ref in (learner, *disentanglers)
+    )
+    images = sample_rows(dataset.split("pool"), rows, rows_seed)[0]
+    batches = (dataset.normalise(part.to(work.device)) for part in images.split(250))
+    frame = measure_weights(net, {phi.order: phi for phi in chain}, batches, len(images), work.device)
+    frame.insert(0, "n", depth)
+    frame.insert(1, "seed", task_seed)
+    frame["learner_r2"] = json.loads((work.path(learner) / "scores.json").read_text())["scores"]["r2"]
+    frame.to_parquet(work.folder / "orders.parquet", index=False)
+    return {"orders": frame["order"].tolist(), "std_ratio": frame["std_ratio"].tolist()}
+
+
+@stage("complexity_report", computes=False)
+def complexity_report(
+    work: Work, *, weights: list[ArtifactRef], settings: AnalysisSpec, seed: int, spec: dict[str, Any]
+) -> dict[str, Any]:
+    """The table over all (n, seed, order), the rank correlation, figures and page.
+
+    The page tells times and devices, so it is no part of the artifact's digest.
+    """
+    import pandas as pd
+
+    from featcx_core.report_complexity import correlations, frames_of, write_complexity_report
+
+    frames = frames_of([pd.read_parquet(work.path(ref) / "orders.parquet") for ref in weights])
+    found = correlations(frames["tasks"], settings, seed)
+    write_complexity_report(work.folder, frames, found, spec=spec, provenance=work.store.lineage(weights))
+    told = {name: result._asdict() for name, result in found.items()}
+    (work.folder / "correlations.json").write_text(json.dumps(told, indent=1))
+    return {"rank_correlation": found["mean_order"].mean, "volatile": ["report.html"]}
