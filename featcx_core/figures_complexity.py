@@ -15,6 +15,8 @@ from featcx_core.wording import Frames
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 HALF = 0.5  # of the task's variance: below it a learner's parts say little about the task
 
+LOWEST = -1.0  # R² that is still drawn
+
 
 def weights(frames: Frames, theme: Theme = LIGHT, coverage: float | None = None) -> Figure:
     """std[c^(l)] / std[f] by order, one line an n; the published values beside it on the same axes."""
@@ -45,6 +47,8 @@ def weights(frames: Frames, theme: Theme = LIGHT, coverage: float | None = None)
     axes[0].yaxis.set_major_locator(LogLocator(10, (1, 2, 5)))
     axes[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes[0].yaxis.set_minor_formatter(NullFormatter())
+    for axis in axes:
+        axis.tick_params(which="minor", length=0)
     axes[0].set_title("this run", loc="left", fontsize=TEXT, color=theme.ink)
     if known:
         order_axis(axes[1], theme, orders, "")
@@ -62,16 +66,18 @@ def depth(frames: Frames, theme: Theme = LIGHT, coverage: float | None = None) -
         for _, rows in nets.groupby("seed", sort=True):
             axis.plot(x, rows.sort_values("n")[column], color=theme.muted, linewidth=1, alpha=0.7, label="each seed")
         points(axis, x, spread(nets, ["n"], [column])[["n", column]], column, theme.series[0], "mean over seeds")
-    _share(lower, theme, float(nets["learner_r2"].min()))
+    lowest = float(nets["learner_r2"].min())
+    _share(lower, theme, lowest)
     lower.set_xlabel("ReLU layers n of the task net", color=theme.ink, fontsize=TEXT)
-    return finish(figure, theme, [upper, lower], foot(frames, whiskers=False), columns=3)
+    cut = "; R² below −100% is cut off" if lowest < LOWEST else ""
+    return finish(figure, theme, [upper, lower], foot(frames, whiskers=False) + cut, columns=3)
 
 
 def _share(axis: Axes, theme: Theme, lowest: float) -> None:
     """An axis of shares up to one, with the line below which little was learned."""
     axis.axhline(HALF, color=theme.alarm, linewidth=1.2, linestyle="--", label="half learned")
     level(axis, theme, 0)
-    axis.set_ylim(min(0.0, max(lowest, -1.0)) - 0.02, 1.02)
+    axis.set_ylim(min(0.0, max(lowest, LOWEST)) - 0.02, 1.02)
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 

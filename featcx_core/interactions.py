@@ -15,6 +15,7 @@ from torch import Tensor
 
 from featcx_core.bootstrap import bootstrap_weights, interval
 from featcx_core.errors import InputError
+from featcx_core.seeds import derive_seed
 
 
 def pairs_of(players: int) -> list[tuple[int, int]]:
@@ -62,9 +63,9 @@ def measure_interactions(
         draws: of the bootstrap over samples.
     """
     rows = []
-    for shift, (split, table) in enumerate(losses.items()):
+    for split, table in losses.items():
         values = interaction_values(table)
-        resampled = bootstrap_weights(len(values), draws, seed + shift).double() @ values / len(values)
+        resampled = bootstrap_weights(len(values), draws, derive_seed(seed, split)).double() @ values / len(values)
         for k, (i, j) in enumerate(pairs_of(len(orders))):
             low, high = interval(resampled[:, k], confidence)
             row = {"interaction": float(values[:, k].mean()), "interaction_low": low, "interaction_high": high}

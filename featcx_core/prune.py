@@ -48,7 +48,19 @@ def left_over(store: Store, older_than: float = 3600.0) -> list[Path]:
     """Folders and notes of runs that were killed, untouched for `older_than` seconds."""
     now = time.time()
     found = [p for name in (".partial", ".runs", ".checkpoints") for p in (store.root / name).glob("*")]
-    return [path for path in found if now - path.stat().st_mtime > older_than]
+    return [path for path in found if now - path.stat().st_mtime > older_than and not _in_work(store, path)]
+
+
+def _in_work(store: Store, path: Path) -> bool:
+    """Whether someone holds the key that a folder of `.partial` or `.checkpoints` is named after."""
+    stage, _, key = path.name.partition("-")
+    for lock in (store.root / ".locks").glob(f"{stage}-{key[:12]}*"):
+        with open(lock) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+    return False
 
 
 def remove(store: Store, manifests: list[Manifest], scraps: list[Path]) -> None:

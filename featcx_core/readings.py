@@ -13,7 +13,6 @@ from featcx_core.errors import InputError
 from featcx_core.significance import GAP_FLAG
 from featcx_core.wording import (
     Frames,
-    accuracy_interval,
     counts,
     listed,
     number,
@@ -231,17 +230,11 @@ def substitution(frames: Frames, chosen_order: int | None) -> str:
         raise InputError(f"Order {chosen_order} is not in the substitution table; choose among {[*orders]}.")
     own = {row["split"]: row for row in records(frames, "substitution_splits")}
     test, accuracy = own["test"], orders[chosen_order]["substituted_accuracy"]
-    gain, (low, high) = accuracy - test["accuracy"], accuracy_interval(test["accuracy"], test["rows"])
-    inside = low <= accuracy <= high
-    if inside:
-        change = f"changes accuracy by {100 * gain:+.1f} points".replace("-", "−")
-    else:
-        change = f"{'gains' if gain > 0 else 'loses'} {abs(100 * gain):.1f} points of accuracy"
+    gain = f"{100 * (accuracy - test['accuracy']):+.1f}".replace("-", "−")
     return (
-        f"In this run order {chosen_order}, chosen on {own['validation']['rows']:,} validation images, {change} on "
-        f"{test['rows']:,} test images ({percent(test['accuracy'])} with f, {percent(accuracy)} with Φ), "
-        f"{'within' if inside else 'outside'} the 95% interval [{percent(low)}, {percent(high)}] that so many images leave "
-        f"for f.{_paired(frames)}"
+        f"In this run order {chosen_order}, chosen on {own['validation']['rows']:,} validation images, changes accuracy by "
+        f"{gain} points on {test['rows']:,} test images ({percent(test['accuracy'])} with f, {percent(accuracy)} with Φ)."
+        f"{_paired(frames)}"
     )
 
 

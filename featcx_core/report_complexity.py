@@ -92,7 +92,7 @@ def _sections(found: dict[str, RankCorrelation]) -> list[Section]:
             "Complexity against depth",
             "mean order Σ l·ρ / Σ ρ with ρ = Var[c] / Var[f], and R² = 1 − Var[task − learner] / Var[task] beneath it",
             figures_complexity.depth,
-            lambda frames: f"{read_depth(frames, found)} {read_learning(frames, found)}",
+            lambda frames: read_seeds(frames, found),
             {"task_depths": (DEPTH, Column("mean_order", "mean order", number), R2)},
             flags=flags,
             paper=f"From the authors' files, over orders 4 to 49 and one net an n, the mean order is {means}.",
@@ -127,9 +127,10 @@ def read_depth(frames: Frames, found: Mapping[str, RankCorrelation]) -> str:
     if not main.low < main.high:
         verdict = "one seed leaves open how sure that is" if len(main.seeds) < 2 else "no interval can be given"
     elif main.low > 0:
-        verdict = "so the weight moves to higher orders as task nets deepen, as it should"
+        verdict = "so the weight moves to higher orders as task nets deepen, "
+        verdict += "which the flags below put in doubt" if flags(frames) else "as expected"
     elif main.high < 0:
-        verdict = "so the weight moves to lower orders as task nets deepen, against what is expected"
+        verdict = "so the weight moves to lower orders as task nets deepen, against expectation"
     else:
         verdict = "which is not told apart from zero"
     ends = " and ".join(f"{number(row['mean_order'])} at n = {row['n']}" for row in (rows[0], rows[-1]))
@@ -143,10 +144,24 @@ def read_learning(frames: Frames, found: Mapping[str, RankCorrelation]) -> str:
     """How well the tasks were learned, without which the first sentence cannot be read."""
     learning, rows = found["learner_r2"], records(frames, "task_depths")
     parts = ", ".join(f"{number(row['learner_r2'])} at n = {row['n']}" for row in rows)
-    return (
-        f"The learners' R² on test images averages {parts} (rank correlation with n {_signed(learning.mean)} "
-        f"{_ends(learning)}): where it is low, the orders tell what was learned and not what the task is."
+    poor = [str(row["n"]) for row in rows if _poor(row)]
+    limit = (
+        f"where more than half is missing, at n = {', '.join(poor)}, orders tell what was learned, not what the task is"
+        if poor
+        else "more than half of each, so the orders can be read as those of the tasks"
     )
+    return (
+        f"Of their tasks' variance on test images the learners explain on average {parts} (R², rank correlation with n "
+        f"{_signed(learning.mean)} {_ends(learning)}); {limit}."
+    )
+
+
+def read_seeds(frames: Frames, found: Mapping[str, RankCorrelation]) -> str:
+    """The rank correlation seed by seed, and the mean order at each n."""
+    seeds, rows = found["mean_order"].seeds, records(frames, "task_depths")
+    each = ", ".join(f"{_signed(value)} (seed {seed})" for seed, value in seeds.items())
+    orders = ", ".join(f"{with_interval(row, 'mean_order', number)} at n = {row['n']}" for row in rows)
+    return f"In this run the rank correlation of n and mean order is {each}; the mean order averages {orders}."
 
 
 def read_weights(frames: Frames) -> str:
@@ -164,8 +179,17 @@ def read_weights(frames: Frames) -> str:
 
 
 def flags(frames: Frames) -> list[str]:
-    """Tasks that were not learned, and seeds too few for an interval."""
+    """Tasks that were not learned, outputs that the disentanglers did not fit, and seeds too few for an interval."""
     found = []
+    orders = records(frames, "task_orders")
+    wild = sorted({int(row["n"]) for row in orders if row["variance_ratio_high"] > 1})
+    if wild:
+        top = max(float(row["std_ratio_high"]) for row in orders)
+        found.append(
+            f"At n = {', '.join(map(str, wild))} a component varies more than the learner's whole output (std[c] / std[f] up "
+            f"to {number(top)}): the disentanglers were not trained long enough for an output of that size, and their order "
+            "is no finding."
+        )
     poor = [f"{row['n']} ({number(row['learner_r2'])})" for row in records(frames, "task_depths") if _poor(row)]
     if poor:
         found.append(

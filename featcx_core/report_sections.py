@@ -49,6 +49,10 @@ def _order(value: Any) -> str:
     return _integer(value) if value else "–"
 
 
+def _size(value: Any) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
 def _yes(value: Any) -> str:
     return "yes" if value else "no"
 
@@ -223,7 +227,14 @@ SECTIONS = (
                 Column("value", "variant's value", number),
                 Column("difference", "difference", number),
                 Column("p_holm", "p (Holm)", number),
-            )
+            ),
+            "networks": (
+                Column("network", "network"),
+                Column("train_accuracy", "accuracy on seen images", percent),
+                Column("test_accuracy", "test accuracy", percent),
+                Column("compressed_bytes", "compressed size (bytes)", _size),
+                Column("ratio", "times smaller than fp32", _size),
+            ),
         },
         wide=True,
         optional=True,

@@ -24,8 +24,9 @@ def seeded(seed: int) -> Iterator[None]:
 
     `nn.Module` constructors draw from the global generator, which all threads of a process share.
     """
-    with _GLOBAL_RNG, torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+    gpus = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with _GLOBAL_RNG, torch.random.fork_rng(devices=gpus):
+        torch.manual_seed(seed)  # of the CPU and of every GPU in use
         yield
 
 

@@ -146,6 +146,7 @@ def measure_effectiveness(
         }
         rows.append(row)
     over_fitted = 1 - test_draws / phi_draws
+    over_fitted[:, [math.isnan(row["overfitting_low"]) for row in rows]] = math.nan  # type: ignore[arg-type]
     return Effectiveness(pd.DataFrame(rows), {"effectiveness": effective_draws, "overfitting": over_fitted})
 
 

@@ -367,7 +367,11 @@ def _decode(blob: bytes | None, name: str, size: int | None) -> np.ndarray:
         raise InputError(f"{name}: there are no image bytes; drop the row or store the image in it.")
     try:
         image: Image.Image = Image.open(io.BytesIO(blob))
-        image = image.convert("L" if image.mode in ("1", "L", "I", "I;16", "F") else "RGB")
+        if image.mode.startswith(("I", "F")):
+            raise InputError(
+                f"{name}: the image has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits."
+            )
+        image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
     except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"{name}: the image cannot be decoded ({error}); repair or drop it.") from error
     if size is not None:

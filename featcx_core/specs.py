@@ -81,8 +81,12 @@ class DisentanglerSpec(Spec):
         "fast", description="fast: added blocks start as the identity; published: as fresh random blocks"
     )
     schedule: ScheduleSpec = Field(default=ScheduleSpec(), description="training at each depth")
-    draws: tuple[int, ...] = Field((), description="draws a depth, in place of schedule.draws; the last repeats")
-    batches: tuple[int, ...] = Field((), description="batch size a depth, in place of schedule.batch; the last repeats")
+    draws: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="draws a depth, in place of schedule.draws; the last repeats"
+    )
+    batches: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+        (), description="batch size a depth, in place of schedule.batch; the last repeats"
+    )
 
     @field_validator("blocks")
     @classmethod
@@ -96,11 +100,20 @@ class ExemplarySpec(Spec):
     """The strong nets A and B that say which features any good net finds."""
 
     net: str | None = Field(None, description="architecture; empty: the target's own constructor and layer")
-    seeds: tuple[int, int] = Field((1001, 1002), description="seeds of A and B, apart from the run's own seed")
+    seeds: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = Field(
+        (1001, 1002), description="seeds of A and B, apart from the run's own seed"
+    )
     checkpoints: tuple[str, ...] = Field((), description="safetensors files of A and B; they are then not trained")
     schedule: ScheduleSpec = Field(
         default=ScheduleSpec(draws=40_000, lr=1e-3, lr_end=1e-4), description="training on the whole pool"
     )
+
+    @field_validator("seeds")
+    @classmethod
+    def _two_nets(cls, seeds: tuple[int, int]) -> tuple[int, int]:
+        if seeds[0] == seeds[1]:
+            raise ValueError("A and B would be the same net; give two different seeds")
+        return seeds
 
     @field_validator("checkpoints")
     @classmethod
@@ -115,15 +128,21 @@ class ReliabilitySpec(Spec):
 
     enabled: bool = Field(True, description="train exemplary nets and trunks; without them reliability is left out")
     schedule: ScheduleSpec = Field(default=ScheduleSpec(), description="training of the trunk at each depth")
-    draws: tuple[int, ...] = Field((), description="draws a depth, in place of schedule.draws; the last repeats")
-    batches: tuple[int, ...] = Field((), description="batch size a depth, in place of schedule.batch; the last repeats")
+    draws: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="draws a depth, in place of schedule.draws; the last repeats"
+    )
+    batches: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+        (), description="batch size a depth, in place of schedule.batch; the last repeats"
+    )
     cycle_steps: int = Field(
         32_000, ge=10, description="Adam steps of the maps back h_k, spread evenly over the rounds"
     )
     rounds: int = Field(10, ge=1, le=50, description="cycle rounds R that the h_k are fitted on")
     rounds_read: int = Field(5, ge=1, le=50, description="round at which the reliable part is read")
     ridges: tuple[float, ...] = Field(
-        (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0), description="candidate ridges of decodability, relative to tr Σ / C"
+        (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+        min_length=1,
+        description="candidate ridges of decodability, relative to tr Σ / C",
     )
 
 

@@ -49,8 +49,10 @@ class FileRef(BaseModel):
 
     @staticmethod
     def of(path: str | Path, files: Sequence[Path]) -> FileRef:
-        """A reference to `files` under the name `path`."""
-        return FileRef(path=str(path), digest=digest([_sha256(file) for file in files]))
+        """A reference to `files` in or at `path`: their bytes and their names below it count."""
+        root = Path(path).expanduser()
+        named = [[str(file.relative_to(root)) if file != root else "", _sha256(file)] for file in files]
+        return FileRef(path=str(path), digest=digest(named))
 
 
 class Damage(NamedTuple):

@@ -60,7 +60,7 @@ def analyze(spec: RunSpec, store: Path, env: Env | None = None) -> dict[str, Any
         "seconds": round(time.monotonic() - began, 2),
         "stages": counts(env.store, env.run),
         **main,
-        "variants": networks,
+        "variants": {name: networks.get(name) for name in ("distilled", "pruned", "quantised")},
         "notes": notes(spec),
         "artifacts": artifacts | {"report": str(place.path(report))},
     }

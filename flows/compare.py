@@ -37,6 +37,14 @@ def networks_of(store: Path, a: str, b: str) -> Networks:
         found[name] = {stage: None if ref is None else ArtifactRef(**ref) for stage, ref in stages.items()}
     if found["A"]["components"] == found["B"]["components"]:
         raise InputError(f"'{a}' and '{b}' analyse the same target; give the keys of two different runs.")
+    orders = {name: place.manifest(refs["components"])["metrics"]["orders"] for name, refs in found.items()}  # type: ignore[arg-type]
+    if orders["A"] != orders["B"]:
+        raise InputError(
+            f"A has the orders {orders['A']}, B {orders['B']}; compare runs with the same disentangler.blocks."
+        )
+    settings = [place.manifest(refs["significance"])["spec"]["settings"] for refs in found.values()]  # type: ignore[arg-type]
+    if settings[0] != settings[1]:
+        raise InputError("The two runs have different analysis settings; run one of them again with the other's.")
     return found
 
 

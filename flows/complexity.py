@@ -15,14 +15,14 @@ from featcx_core.seeds import derive_seed
 from featcx_core.specs import Numerics, RunSpec
 from featcx_core.store import ArtifactRef, Store
 from flows.preflight import check, numerics_for
-from flows.recipes import Node, Submit, bootstrap, data_set, disentangle, rows_seed
+from flows.recipes import Node, Submit, bootstrap, data_set, disentangle, rows_seed, told
 from flows.results import plain
 from flows.running import Submitter, new_env, settled, task_runner
 from tasks import complexity as stages
 from tasks.engine import Env
 from tasks.progress import counts
 
-TOLD = {"dataset", "disentangler", "components", "analysis", "complexity", "seed", "precision", "compile"}
+UNUSED = {"target", "exemplary", "reliability", "substitution", "variants"}
 
 
 def task_complexity(submit: Submit, spec: RunSpec, numerics: Numerics) -> Node:
@@ -61,8 +61,8 @@ def task_complexity(submit: Submit, spec: RunSpec, numerics: Numerics) -> Node:
                     rows_seed=rows_seed(spec),
                 )
             )
-    told = spec.model_dump(mode="json", include=TOLD)
-    return submit(stages.complexity_report, weights=weights, spec=told, **bootstrap(spec))
+    shown = told(spec, UNUSED)
+    return submit(stages.complexity_report, weights=weights, spec=shown, **bootstrap(spec))
 
 
 @flow(name="task-complexity", flow_run_name="{name}", validate_parameters=False)

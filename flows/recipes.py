@@ -54,6 +54,7 @@ def target_net(submit: Submit, spec: RunSpec, data: Node, numerics: Numerics) ->
         pre_relu=target.pre_relu,
         options=target.options,
         weights=_weights(target.checkpoint),
+        code=_custom_code(target.net),
         samples=target.samples,
         subset_seed=derive_seed(spec.seed, "subset"),
         seed=derive_seed(spec.seed, "target"),
@@ -125,8 +126,8 @@ def control(submit: Submit, spec: RunSpec, data: Node, target: Node, numerics: N
 
 
 def bootstrap(spec: RunSpec) -> dict[str, Any]:
-    """Settings and seed of every interval: the same for all networks of a run, so that their draws pair."""
-    return {"settings": spec.analysis, "seed": derive_seed(spec.seed, "bootstrap")}
+    """Settings and seed of every interval: the same for all networks on a data set, so that their draws pair."""
+    return {"settings": spec.analysis, "seed": derive_seed(spec.dataset.split_seed, "bootstrap")}
 
 
 def exemplary_nets(submit: Submit, spec: RunSpec, data: Node, numerics: Numerics) -> list[Node]:
@@ -144,6 +145,7 @@ def exemplary_nets(submit: Submit, spec: RunSpec, data: Node, numerics: Numerics
             pre_relu=own.pre_relu if same else None,
             options=own.options if same else {},
             weights=_weights(path),
+            code=_custom_code(settings.net or own.net),
             samples=None,
             subset_seed=0,
             seed=seed,
@@ -275,9 +277,16 @@ def whole_run(submit: Submit, spec: RunSpec, numerics: Numerics) -> Recipe:
     comparison = submit(compare.comparison, networks=networks, settings=spec.analysis) if len(nets) > 1 else None
     alone = control(submit, spec, data, target, numerics) if spec.substitution.control else None
     networks = networks | {"target": networks["target"] | {"comparison": comparison, "control": alone}}
-    told = spec.model_dump(mode="json", exclude={"runtime", "complexity"})
-    report = submit(present.report, networks=networks, spec=told, notes=notes(spec))
+    report = submit(present.report, networks=networks, spec=told(spec, {"complexity"}), notes=notes(spec))
     return Recipe(networks, report)
+
+
+def told(spec: RunSpec, without: set[str]) -> dict[str, Any]:
+    """The settings that a report shows, which are in its key: so neither paths nor what changes no result."""
+    paths: dict[str, Any] = {"target": {"checkpoint"}, "exemplary": {"checkpoints"}}
+    values = spec.model_dump(mode="json", exclude=paths | dict.fromkeys({"runtime", *without}, True))
+    values["dataset"]["source"] = spec.dataset.source.partition(":")[0]
+    return values
 
 
 def notes(spec: RunSpec) -> dict[str, str]:
@@ -285,7 +294,7 @@ def notes(spec: RunSpec) -> dict[str, str]:
     if spec.reliability.enabled:
         return {}
     off = "needs exemplary nets, which reliability.enabled = false leaves out."
-    missing = {"reliability": f"Reliability {off}"}
+    missing = {"reliability": f"Reliability {off}", "decodability": f"Decodability {off}"}
     return missing | ({"distilled": f"Distillation {off}"} if spec.variants.distilled else {})
 
 
@@ -306,6 +315,18 @@ def at_depth(settings: DisentanglerSpec | ReliabilitySpec, depth: int) -> Schedu
     """The schedule at one depth of a chain."""
     given = {"draws": settings.draws, "batch": settings.batches}
     return settings.schedule.model_copy(update={name: v[min(depth, len(v) - 1)] for name, v in given.items() if v})
+
+
+def _custom_code(net: str) -> FileRef | None:
+    """The user's module behind a module:function net: its text belongs in the key as the package's own does."""
+    import importlib.util
+    from pathlib import Path
+
+    module, _, function = net.partition(":")
+    found = importlib.util.find_spec(module) if function else None
+    if found is None or found.origin is None:
+        return None
+    return FileRef.of(found.origin, [Path(found.origin)])
 
 
 def _weights(path: str | None) -> FileRef | None:

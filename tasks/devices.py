@@ -9,8 +9,9 @@ import functools
 import os
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,6 +68,18 @@ def lease(wanted: str, threads: int, exclusive: bool) -> Iterator[Lease]:
         return
     folder = Path(tempfile.gettempdir()) / f"featcx-devices-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
+    with _turn(tuple(places)), contextlib.closing(_claims(folder, places)) as claims:
+        yield next(claims)
+
+
+@functools.cache
+def _turn(places: tuple[str, ...]) -> threading.Semaphore:
+    """Lets as many threads of this process ask for a device as there are: dozens of polling threads slow the trainings."""
+    return threading.Semaphore(len(places))
+
+
+def _claims(folder: Path, places: list[str]) -> Generator[Lease, None, None]:
+    """Yields a device once it is free, and holds it until closed."""
     while True:
         for number, device in enumerate(places):
             with open(folder / f"{device.replace(':', '-')}-{number}", "w") as file:

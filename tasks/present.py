@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from featcx_core.store import ArtifactRef
 from tasks.engine import Work, stage
 from tasks.frames import read_frames
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @stage("report", computes=False)
@@ -23,9 +27,14 @@ def report(
     assert main["pictures"] is not None
     chosen = json.loads((work.path(main["substitution"]) / "chosen.json").read_text())["chosen_order"]
     refs = [ref for nodes in networks.values() for ref in nodes.values() if ref is not None]
+    analyses = {name: read_frames(nodes, work.path) for name, nodes in networks.items()}
+    if "comparison" in analyses["target"]:
+        analyses["target"]["networks"] = _networks(
+            {name: work.path(nodes["target"]) for name, nodes in networks.items()}
+        )  # type: ignore[arg-type]
     write_report(
         work.folder,
-        {name: read_frames(nodes, work.path) for name, nodes in networks.items()},
+        analyses,
         title=f"{spec['target']['net']} on {spec['dataset']['source'].split(':')[0]}, n = {spec['target']['samples']}",
         spec=spec,
         provenance=work.store.lineage(refs),
@@ -35,3 +44,12 @@ def report(
         pictures={"target": work.path(main["pictures"])},  # four networks' pictures would make a page of 6 MB
     )
     return {"volatile": ["report.html"]}
+
+
+def _networks(folders: dict[str, Path]) -> pd.DataFrame:
+    """A row a network: accuracies, and the compressed size where it has one."""
+    import pandas as pd
+
+    stored = {name: json.loads((folder / "scores.json").read_text()) for name, folder in folders.items()}
+    nothing = {"compressed_bytes": float("nan"), "ratio": float("nan")}
+    return pd.DataFrame([{"network": n} | nothing | s["scores"] | s.get("size", {}) for n, s in stored.items()])

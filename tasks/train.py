@@ -42,13 +42,18 @@ def target(
     pre_relu: bool | None,
     options: dict[str, Any],
     weights: FileRef | None,
+    code: FileRef | None,
     samples: int | None,
     subset_seed: int,
     seed: int,
     schedule: ScheduleSpec,
     numerics: Numerics,
 ) -> dict[str, Any]:
-    """A target or exemplary net, trained on `samples` images of the pool (None: all of it), or read from `weights`."""
+    """A target or exemplary net, trained on `samples` images of the pool (None: all of it), or read from `weights`.
+
+    `code` is the user's module behind a net of their own; its digest is written beside the weights, so that what is made
+    from the net depends on it too.
+    """
     from featcx_core import networks, targets
     from featcx_core.data import Dataset, balanced_subset
     from featcx_core.seeds import seeded
@@ -74,7 +79,8 @@ def target(
             checkpoint=work.checkpoint(),
             on_step=work.progress.step,
         )
-    return targets.save_target(work.folder, model, dataset, seen, work.device, history)
+    own = {"code": code.digest} if code else {}
+    return targets.save_target(work.folder, model, dataset, seen, work.device, history, **own)
 
 
 @stage("disentangler", label="m{blocks}")

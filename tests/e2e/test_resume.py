@@ -20,7 +20,8 @@ from tasks.train import data, target
 env = Env(store=sys.argv[1], run="resume", device="cpu", checkpoint_seconds=float(sys.argv[2]))
 images = execute(data, {"settings": DatasetSpec(source="digits"), "files": None}, env)
 ref = execute(target, dict(
-    data=images, net="resnet8", layer=None, pre_relu=None, options={}, weights=None, samples=100, subset_seed=0, seed=1,
+    data=images, net="resnet8", layer=None, pre_relu=None, options={}, weights=None, code=None, samples=100, subset_seed=0,
+    seed=1,
     schedule=ScheduleSpec(draws=20_000, batch=64), numerics=Numerics()), env)
 print(ref.digest)
 """

@@ -60,9 +60,11 @@ def test_variants_are_in_the_json_and_paired(first: Finished) -> None:
         assert [row["order"] for row in variant["orders"]] == [4, 7, 13]
         assert variant["target"]["test_accuracy"] > 0.5
     frame = pd.read_parquet(Path(first.json["artifacts"]["comparison"]) / "comparison.parquet")
-    assert (frame.difference_low <= frame.difference).all()
-    assert (frame.difference <= frame.difference_high).all()
-    assert (frame.p_holm.dropna() >= frame.p.dropna()).all()
+    known = frame.dropna()
+    assert len(known) > 30
+    assert (known.difference_low <= known.difference).all()
+    assert (known.difference <= known.difference_high).all()
+    assert (known.p_holm >= known.p).all()
     assert set(first.json["control"]["gain"]) == {"gain", "low", "high", "won", "lost", "p"}
 
 
@@ -96,7 +98,7 @@ def test_predict_on_a_table_whose_answer_is_known(tmp_path: Path) -> None:
     [
         (lambda t: t.drop(columns="reliable_share"), "reliable_share"),
         (lambda t: t[t.target.isin([f"t{i}" for i in range(5)])], "targets"),
-        (lambda t: t.assign(unreliable_share=0.1), "constant"),
+        (lambda t: t.assign(unreliable_share=0.1), "The same for every target"),
     ],
 )
 def test_predict_refuses_what_it_cannot_use(change, sentence: str, tmp_path: Path) -> None:
