@@ -29,9 +29,8 @@ def report(
     refs = [ref for nodes in networks.values() for ref in nodes.values() if ref is not None]
     analyses = {name: read_frames(nodes, work.path) for name, nodes in networks.items()}
     if "comparison" in analyses["target"]:
-        analyses["target"]["networks"] = _networks(
-            {name: work.path(nodes["target"]) for name, nodes in networks.items()}
-        )  # type: ignore[arg-type]
+        folders = {name: work.path(ref) for name, nodes in networks.items() if (ref := nodes["target"]) is not None}
+        analyses["target"]["networks"] = _networks(folders)
     write_report(
         work.folder,
         analyses,
