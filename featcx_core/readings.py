@@ -233,8 +233,8 @@ def substitution(frames: Frames, chosen_order: int | None) -> str:
     gain = f"{100 * (accuracy - test['accuracy']):+.1f}".replace("-", "−")
     return (
         f"In this run order {chosen_order}, chosen on {own['validation']['rows']:,} validation images, changes accuracy by "
-        f"{gain} points on {test['rows']:,} test images ({percent(test['accuracy'])} with f, {percent(accuracy)} with Φ)."
-        f"{_paired(frames)}"
+        f"{gain} points on {test['rows']:,} test images ({percent(test['accuracy'])} with f, {percent(accuracy)} with Φ)"
+        f"{_paired(frames)}."
     )
 
 
@@ -242,7 +242,7 @@ def _paired(frames: Frames) -> str:
     """The gain over the same images, and that of the control that saw only the target's own samples."""
     words = []
     for name, what in (
-        ("gain", "Image by image the gain"),
+        ("gain", "image by image the gain"),
         ("control_gain", "for disentanglers that saw only the target's own images it"),
     ):
         if name in frames:
@@ -250,7 +250,7 @@ def _paired(frames: Frames) -> str:
             ends = f"[{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]".replace("-", "−")
             gain = f"{100 * row['gain']:+.1f}".replace("-", "−")
             words.append(f"{what} is {gain} points {ends} (McNemar p = {row['p']:.2g})")
-    return f" {'; '.join(words)}." if words else ""
+    return "".join(f"; {part}" for part in words)
 
 
 def comparison(frames: Frames) -> str:

@@ -13,7 +13,7 @@ from featcx_core.store import ArtifactRef, Store
 from flows.preflight import check, numerics_for
 from flows.recipes import notes, whole_run
 from flows.results import network_results
-from flows.running import Submitter, new_env, settled, task_runner
+from flows.running import Submitter, new_env, nothing_left, settled, task_runner
 from tasks.engine import Env
 from tasks.progress import counts
 
@@ -41,15 +41,19 @@ def analyze_flow(spec: RunSpec, env: Env, name: str) -> tuple[Refs, ArtifactRef]
 def analyze(spec: RunSpec, store: Path, env: Env | None = None) -> dict[str, Any]:
     """Runs the flow on the Prefect API in force and gives the results in the form of `--json`.
 
+    Args:
+        env: where it works, for a spec that has been checked; made, and the spec checked, if None.
+
     Raises:
         InputError: for a spec that cannot run here.
     """
     began = time.monotonic()
-    check(spec, store)
-    env = env or new_env(spec, store)
-    runner = task_runner(spec)
-    refs, report = analyze_flow.with_options(task_runner=runner)(spec, env, run_name(spec))
+    if env is None:
+        check(spec, store)
+        env = new_env(spec, store)
     place = Store(env.store)
+    with nothing_left(place):
+        refs, report = analyze_flow.with_options(task_runner=task_runner(spec))(spec, env, run_name(spec))
     networks = {name: network_results(place, nodes) for name, nodes in refs.items()}
     main = networks.pop("target")
     artifacts = {stage: str(place.path(ref)) for stage, ref in refs["target"].items() if ref is not None}

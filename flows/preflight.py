@@ -25,9 +25,7 @@ def check(spec: RunSpec, store: Path) -> None:
         check_net(spec.exemplary.net)
     if spec.target.net not in BUILTIN and spec.target.layer is None:
         raise InputError(f"'{spec.target.net}' has no feature layer of its own; name one with target.layer.")
-    for path in (spec.target.checkpoint, *spec.exemplary.checkpoints):
-        if path is not None and not Path(path).is_file():
-            raise InputError(f"There is no checkpoint {path}; give a safetensors file that exists.")
+    check_architecture(spec)
     if spec.runtime.runner == "ray":
         try:
             import prefect_ray  # noqa: F401
@@ -36,6 +34,40 @@ def check(spec: RunSpec, store: Path) -> None:
     else:
         devices(spec.runtime.device, spec.runtime.threads)
     split_sizes(spec.dataset, spec.target.samples)
+
+
+def check_architecture(spec: RunSpec) -> None:
+    """Whether layers exist and checkpoints are of the nets they are given for; shapes are checked when they are loaded."""
+    from safetensors import SafetensorError, safe_open
+
+    from featcx_core.sources import pool_counts
+    from featcx_core.specs import nearest
+    from featcx_core.targets import build_net
+
+    target, same = spec.target, spec.exemplary.net in (None, spec.target.net)
+    for net, layer, checkpoints in (
+        (target.net, target.layer, [target.checkpoint]),
+        (spec.exemplary.net or target.net, target.layer if same else None, spec.exemplary.checkpoints),
+    ):
+        paths = [Path(path) for path in checkpoints if path is not None]
+        if layer is None and not paths:
+            continue
+        model = build_net(net, 3, len(pool_counts(spec.dataset)), target.options if same else {})
+        names = [name for name, _ in model.named_modules() if name]
+        if layer is not None and layer not in names:
+            raise InputError(f"The net has no layer '{layer}'; {nearest(layer, names)}")
+        for path in paths:
+            if not path.is_file():
+                raise InputError(f"There is no checkpoint {path}; give a safetensors file that exists.")
+            try:
+                with safe_open(path, "pt") as file:
+                    wrong = sorted(set(file.keys()) ^ set(model.state_dict()))
+            except (OSError, SafetensorError) as error:
+                raise InputError(f"{path} cannot be read as safetensors ({error}); give a net's state dict.") from error
+            if wrong:
+                raise InputError(
+                    f"{path} is the checkpoint of another network: '{wrong[0]}' does not fit; check the net."
+                )
 
 
 def check_store(store: Path) -> None:

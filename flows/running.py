@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
+from featcx_core.errors import InputError
 from featcx_core.specs import RunSpec
-from featcx_core.store import ArtifactRef
+from featcx_core.store import ArtifactRef, Store
 from tasks.devices import devices
 from tasks.engine import Env, Stage
 
@@ -27,6 +31,18 @@ def new_env(spec: RunSpec, store: Path) -> Env:
         threads=runtime.threads,
         exclusive=runtime.runner != "ray",
     )
+
+
+@contextlib.contextmanager
+def nothing_left(store: Store) -> Iterator[None]:
+    """Removes the store's folder again when bad input ends a run that made it, before it held an artifact."""
+    there = store.root.exists()
+    try:
+        yield
+    except InputError:
+        if not there and not store.manifests():
+            shutil.rmtree(store.root, ignore_errors=True)
+        raise
 
 
 class Submitter:

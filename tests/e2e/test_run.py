@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from featcx_core.components import ComponentTable
 from featcx_core.store import Store
@@ -153,6 +155,7 @@ BAD_INPUT = {
     ),
     "a sparsity of one": (["digits", "--set", "variants.pruned.sparsity=1"], "less than 1"),
     "too many bits": (["digits", "--set", "variants.quantised.bits=17"], "less than or equal to 16"),
+    "an unknown layer": (["digits", "--set", "target.layer=stages.7"], "The net has no layer 'stages.7'"),
     "code that is not allowed": (["digits", "--set", "target.net=os:system"], "FEATCX_ALLOW_IMPORTS"),
     "a missing checkpoint": (["digits", "--set", "target.checkpoint=none.safetensors"], "There is no checkpoint"),
 }
@@ -173,3 +176,18 @@ def test_a_store_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = featcx("run", "digits", "--store", tmp_path / "file" / "store")
     assert (done.code, "choose a folder with --store" in done.err) == (2, True)
+
+
+def test_an_undecodable_image_names_file_and_row_and_leaves_nothing(tmp_path: Path) -> None:
+    rng, rows = np.random.default_rng(0), []
+    for i in range(60):
+        buffer = io.BytesIO()
+        Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(buffer, "PNG")
+        rows.append({"img": {"bytes": buffer.getvalue() if i != 37 else b"no image", "path": ""}, "label": i % 3})
+    for split in ("train", "test"):
+        pd.DataFrame(rows).to_parquet(tmp_path / f"{split}.parquet")
+    source = f"dataset.source=parquet:{tmp_path}"
+    done = featcx("run", "digits", "--set", source, "--set", "target.samples=30", "--store", tmp_path / "store")
+    assert done.code == 2, done.err
+    assert "train.parquet, row 37" in done.err
+    assert not (tmp_path / "store").exists()
