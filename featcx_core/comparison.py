@@ -100,14 +100,12 @@ def changes(frame: pd.DataFrame, variant: str, level: float = 0.05) -> list[str]
         if part.empty:
             continue
         clear = part[part.p_holm < level]
-        if clear.empty:
-            sentences.append(f"{NAMES[metric]} differs at no order by more than sampling explains.")
-            continue
-        words = [
-            f"{'up' if change > 0 else 'down'} by {abs(change):.3g} at order {order}"
-            for change, order in zip(clear.difference.to_list(), clear.order.to_list(), strict=True)
-        ]
-        sentences.append(f"{NAMES[metric]} is {', '.join(words)}.")
+        ways = [(way, clear[clear.difference * sign > 0].order.to_list()) for way, sign in (("up", 1), ("down", -1))]
+        words = [f"{way} at order {', '.join(map(str, orders))}" for way, orders in ways if orders]
+        if words:
+            sentences.append(f"{NAMES[metric]} is {' and '.join(words)}.")
+    if not sentences:
+        sentences = ["No metric differs at any order by more than sampling explains."]
     return [*sentences, *_claim(own, variant, level)]
 
 

@@ -183,7 +183,7 @@ def substitution(
     own = frames["substitution_splits"].set_index("split")
     f, rows = float(own["accuracy"]["test"]), int(own["rows"]["test"])
     chosen = best_order(frames) if chosen is None else chosen
-    figure, (axis,) = panels(theme)
+    figure, (axis,) = panels(theme, height=4.9 if "control" in frames else 3.9)
     x = order_axis(axis, theme, frame["order"].tolist(), "accuracy of the head on Φ")
     low, high = accuracy_interval(f, rows)
     axis.axhspan(low, high, color=theme.muted, alpha=0.18, linewidth=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from featcx_core.canvas import LIGHT, SMALL, TEXT, Theme, finish, foot_line, level, order_axis, panels, points
@@ -9,6 +11,7 @@ from featcx_core.comparison import METRICS, NAMES
 from featcx_core.wording import Frames
 
 LEVEL = 0.05
+CUT = 5  # an interval this many times as far out as the median one does not set the scale
 MARKERS = ("o", "s", "^", "D")
 
 
@@ -41,9 +44,22 @@ def comparison(frames: Frames, theme: Theme = LIGHT, coverage: float | None = No
                     thin=True,
                     filled=filled,
                 )
+        if metric == "overfitting":
+            _cut(axis, own, theme)
         axis.tick_params(labelsize=SMALL)
     for axis in axes[len(metrics) :]:
         axis.set_visible(False)
     count = int(frame["adjusted_over"].iloc[0])
     foot = f"filled: p < {LEVEL} after Holm's adjustment over {count} comparisons; paired draws"
     return finish(figure, theme, axes[:1], f"{foot_line(frames, coverage, 'pool', 'seen', 'test')}; {foot}", columns=4)
+
+
+def _cut(axis: Axes, frame: pd.DataFrame, theme: Theme) -> None:
+    """Keeps the scale to what most ratios need: one with a tiny denominator reaches far out and has no reading."""
+    ends = frame[["difference", "difference_low", "difference_high"]].abs().max(axis=1)
+    limit = CUT * float(ends.median())
+    if float(ends.max()) > limit:
+        axis.set_ylim(-limit, limit)
+        axis.set_title(
+            f"{axis.get_title(loc='left')} (cut at ±{limit:.2g})", loc="left", fontsize=TEXT, color=theme.ink
+        )

@@ -80,11 +80,12 @@ def write_report(
     chosen = {name: best_order(frames) for name, frames in analyses.items()}
     if chosen_order is not None:
         chosen["target"] = chosen_order
+    limits = spec.get("pictures", {}).get("limits", "robust")
     stored = {name: Pictures.load(path) for name, path in (pictures or {}).items()}
     networks = {
         name: [
             view(folder, name, frames, section, notes, coverage)
-            for section in [*picture_sections(stored.get(name)), *_sections(chosen[name])]
+            for section in [*picture_sections(stored.get(name), limits), *_sections(chosen[name])]
             if not section.optional or set(section.tables) <= set(frames)
         ]
         for name, frames in analyses.items()

@@ -19,8 +19,8 @@ from featcx_core.report_sections import Section
 from featcx_core.wording import Frames, listed, number, percent, reached, with_interval
 
 
-def picture_sections(pictures: Pictures | None) -> list[Section]:
-    """The sections that pictures make; none without them."""
+def picture_sections(pictures: Pictures | None, limits: figures_pictures.Limits = "robust") -> list[Section]:
+    """The sections that pictures make; none without them. `limits` of the maps' colours: robust, or the published ±1."""
     if pictures is None:
         return []
     return [
@@ -28,7 +28,7 @@ def picture_sections(pictures: Pictures | None) -> list[Section]:
             "maps",
             "What the components look like",
             "one channel of the feature f, put together from simple to complex",
-            partial(_draw, figures_pictures.maps, pictures),
+            partial(_draw, partial(figures_pictures.maps, limits=limits), pictures),
             lambda frames: read_maps(pictures),
             {},
             wide=True,

@@ -236,6 +236,14 @@ class SubstitutionSpec(Spec):
     control: bool = Field(True, description="also train disentanglers on the target's own samples alone")
 
 
+class PicturesSpec(Spec):
+    """How the report shows a feature's maps."""
+
+    limits: Literal["robust", "published"] = Field(
+        "robust", description="colours end at the 99th percentile of |value|, or at ±1 as in the paper"
+    )
+
+
 class Numerics(Spec):
     """What changes the digits of a training besides its schedule, resolved for the device."""
 
@@ -262,6 +270,7 @@ class RunSpec(Spec):
     components: ComponentsSpec = ComponentsSpec()
     analysis: AnalysisSpec = AnalysisSpec()
     substitution: SubstitutionSpec = SubstitutionSpec()
+    pictures: PicturesSpec = PicturesSpec()
     variants: VariantsSpec = VariantsSpec()
     complexity: ComplexitySpec = ComplexitySpec()
     seed: Annotated[int, Field(ge=0, description="root seed of subset, target and disentanglers")] = 0

@@ -22,7 +22,7 @@ from tasks import complexity as stages
 from tasks.engine import Env
 from tasks.progress import counts
 
-UNUSED = {"target", "exemplary", "reliability", "substitution", "variants"}
+UNUSED = {"target", "exemplary", "reliability", "substitution", "variants", "pictures"}
 
 
 def task_complexity(submit: Submit, spec: RunSpec, numerics: Numerics) -> Node:
