@@ -90,9 +90,22 @@ def test_the_digest_is_of_content_alone(tmp_path):
 def test_file_references_count_bytes_not_paths(tmp_path):
     for name, text in (("a", "x"), ("b", "x"), ("c", "y")):
         (tmp_path / name).write_text(text)
-    a, b, c = (FileRef.of(name, [tmp_path / name]) for name in "abc")
+    a, b, c = (FileRef.of(tmp_path / name, [tmp_path / name]) for name in "abc")
     assert a.digest == b.digest != c.digest
     assert a.path != b.path
+
+
+def test_file_references_count_names_below_their_folder(tmp_path):
+    def reference(root, *names):
+        for name in names:
+            (tmp_path / root / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / root / name).write_text(name[-1])
+        return FileRef.of(tmp_path / root, [tmp_path / root / name for name in names]).digest
+
+    here = reference("here", "cat/1", "dog/2")
+    assert reference("there", "cat/1", "dog/2") == here
+    assert reference("relabelled", "cat/1", "cat/2") != here
+    assert reference("renamed", "cat/1", "fox/2") != here
 
 
 def change(path):
