@@ -50,7 +50,7 @@ def _orthogonalised(matrices: Tensor) -> Tensor:
     x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     gram = x @ x.mT
-    one = torch.eye(x.shape[1], device=x.device).expand_as(gram)
+    one = torch.eye(x.shape[1], device=x.device, dtype=x.dtype).expand_as(gram)
     whole = one
     for _ in range(5):
         factor = 3.4445 * one + gram @ (2.0315 * gram - 4.775 * one)
