@@ -122,7 +122,11 @@ def predict(
     json: Json = None,
     debug: Debug = False,
 ) -> None:
-    """Predicts accuracy from reliable and unreliable shares, cross-validated, beside the log-n baseline."""
+    """Predicts accuracy from reliable and unreliable shares, cross-validated, beside the log-n baseline.
+
+    TABLE has a row a (target, order) with the columns target, arch, samples, seed, order, reliable_share,
+    unreliable_share, test_accuracy, test_loss, and at least two targets more than twice the number of orders.
+    """
     with errors_as_sentences(debug):
         from rich.console import Console
 
@@ -182,7 +186,10 @@ def export(
 
         order, accuracy, missing = export_improved(store, key, out)
         print(f"Order {order} with the target's head: test accuracy {accuracy!r}, in {out.absolute()}.")
-        print("Load it with featcx_core.load_network(path)." + (f" No model.pt2: {missing}" if missing else ""))
+        print(
+            "Load it with featcx_core.load_network(path); it takes uint8 images, or floats in [0, 1], and normalises itself."
+        )
+        print(f"No model.pt2: {missing}" if missing else "model.pt2 is the same network for torch.export.load.")
 
 
 def overridden(set_: list[str] | None, **runtime: str | None) -> list[str]:

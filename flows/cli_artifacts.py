@@ -22,12 +22,14 @@ def list_artifacts(store: Store = STORE, json: Json = None, debug: Debug = False
         from flows.results import write_json
 
         manifests = ArtifactStore(store).manifests()
-        table, rows = Table("stage", "key", "size", "computed in", "started", "digest"), []
+        table, rows = Table("stage"), []
+        for heading in ("key", "size", "computed in", "started"):
+            table.add_column(heading, no_wrap=True)
         for m in manifests:
             fields = ("stage", "key", "digest", "label", "started", "seconds", "device")
             size = sum(entry["bytes"] for entry in m["files"].values())
             rows.append({name: m[name] for name in fields} | {"bytes": size, "path": f"{m['stage']}/{m['key']}"})
-            cells = (m["key"][:12], f"{size / 1e6:.1f} MB", f"{m['seconds']:.1f} s", m["started"], m["digest"][:12])
+            cells = (m["key"][:12], f"{size / 1e6:.1f} MB", f"{m['seconds']:.1f} s", m["started"][:16])
             table.add_row(m["label"], *cells)
         console = Console()
         console.print(table if rows else f"No artifacts in {store.absolute()}.")
@@ -51,10 +53,13 @@ def show_artifact(key: str, store: Store = STORE, debug: Debug = False) -> None:
 def verify_artifacts(store: Store = STORE, json: Json = None, debug: Debug = False) -> None:
     """Hashes every file again; exit code 1 and the names when some are damaged."""
     with errors_as_sentences(debug):
+        from featcx_core.errors import InputError
         from featcx_core.store import Store as ArtifactStore
         from flows.results import write_json
 
         place = ArtifactStore(store)
+        if not place.root.is_dir():
+            raise InputError(f"There is no store at {place.root}; say where it is with --store.")
         damaged, count = place.verify(), len(place.manifests())
         for damage in damaged:
             print(f"{damage.artifact}: {damage.file} {damage.reason}")

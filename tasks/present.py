@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@stage("report", computes=False)
+@stage("report", label="{spec[target][net]} n={spec[target][samples]} s{spec[seed]}", computes=False)
 def report(
     work: Work, *, networks: dict[str, dict[str, ArtifactRef | None]], spec: dict[str, Any], notes: dict[str, str]
 ) -> dict[str, Any]:
