@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import sqlite3
+import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -44,6 +46,8 @@ class PrefectServer:
         self.server: Any = None
 
     def __enter__(self) -> PrefectServer:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop_at_once)
         if self.own is None:
             os.environ.setdefault("PREFECT_HOME", self.folder.name)
             from prefect.server.api.server import SubprocessASGIServer
@@ -62,6 +66,15 @@ class PrefectServer:
             for name in ("PREFECT_API_URL", "PREFECT_API_DATABASE_CONNECTION_URL"):
                 os.environ.pop(name, None)
         self.folder.cleanup()
+
+    def _stop_at_once(self, number: int, frame: object) -> None:
+        """Ends the process without waiting for trainings: Prefect would wait, and the store is whole at any moment."""
+        print("featcx: stopped; finished stages are kept, the same command carries on.", file=sys.stderr, flush=True)
+        process = getattr(self.server, "server_process", None)
+        if process is not None:
+            process.kill()
+        self.folder.cleanup()
+        os._exit(1)
 
     def _start(self) -> str:
         from prefect import __version__
