@@ -117,8 +117,9 @@ def write_page(
     provenance: Sequence[Mapping[str, Any]],
     comparison: Table | None = None,
     left_out: Sequence[str] = (),
+    failures: Sequence[str] = (),
 ) -> Path:
-    """Renders `report.html`: sentences and key figures, the sections of 'target' and of other networks, provenance."""
+    """Renders `report.html`: failures, sentences, key figures, the sections of 'target' and other networks, provenance."""
     html = (
         _environment()
         .get_template("report.html.j2")
@@ -130,6 +131,7 @@ def write_page(
             networks=networks,
             comparison=comparison,
             left_out=left_out,
+            failures=failures,
             spec=list(_flat(spec)),
             provenance=[_origin(entry) for entry in provenance],
         )

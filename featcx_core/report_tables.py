@@ -14,10 +14,11 @@ from featcx_core.wording import Frames, Row, with_interval
 
 
 class Cell(NamedTuple):
-    """What a table shows and what it sorts by; an empty `value` comes last."""
+    """What a table shows, what it sorts by (an empty `value` comes last), and an address that it links to."""
 
     text: str
     value: str
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,13 @@ class Column:
 
     Attributes:
         show: the value in words; None: as it stands.
+        link: the column that holds a text's address; empty: none.
     """
 
     name: str
     heading: str
     show: Callable[[Any], str] | None = None
+    link: str = ""
 
     def cell(self, row: Row) -> Cell:
         """The cell of a row."""
@@ -38,7 +41,7 @@ class Column:
         if self.name == "overfitting" and not row["shapley_train"] > 0:
             return Cell("no reading", "")
         if isinstance(value, str) or self.show is None:
-            return Cell(str(value), str(value))
+            return Cell(str(value), str(value), str(row[self.link]) if self.link else "")
         text = with_interval(row, self.name, self.show)
         return Cell(text, repr(float(value))) if math.isfinite(value) else Cell("–", "")
 

@@ -6,6 +6,7 @@ the whole data set as tensors.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -73,9 +74,7 @@ def load_dataset(spec: DatasetSpec, progress: Progress = lambda done, total: Non
 
 def pool_counts(spec: DatasetSpec) -> list[int]:
     """Pool images a class, without decoding any."""
-    labels = _source(spec).labels().train
-    _, pool = stratified_split(labels, spec.validation, spec.split_seed)
-    return np.bincount(labels[pool]).tolist()
+    return list(_counts(spec)[0])
 
 
 def split_sizes(spec: DatasetSpec, samples: int) -> dict[str, int]:
@@ -84,14 +83,22 @@ def split_sizes(spec: DatasetSpec, samples: int) -> dict[str, int]:
     Raises:
         InputError: when so many samples cannot be drawn in class balance.
     """
-    counts, labels = pool_counts(spec), _source(spec).labels()
-    check_samples(samples, counts)
-    return {
-        "pool": sum(counts),
-        "validation": len(labels.train) - sum(counts),
-        "seen": samples,
-        "test": len(labels.test),
-    }
+    counts, train, test = _counts(spec)
+    check_samples(samples, list(counts))
+    return {"pool": sum(counts), "validation": train - sum(counts), "seen": samples, "test": test}
+
+
+def _counts(spec: DatasetSpec) -> tuple[tuple[int, ...], int, int]:
+    """(pool images a class, training images, test images); read once while the user's files stay as they are."""
+    found = [(str(path), path.stat()) for path in source_files(spec)]
+    return _counted(spec, tuple((path, stat.st_size, stat.st_mtime_ns, stat.st_ino) for path, stat in found))
+
+
+@functools.lru_cache(maxsize=16)
+def _counted(spec: DatasetSpec, stamps: tuple[tuple[str, int, int, int], ...]) -> tuple[tuple[int, ...], int, int]:
+    labels = _source(spec).labels()
+    _, pool = stratified_split(labels.train, spec.validation, spec.split_seed)
+    return tuple(np.bincount(labels.train[pool]).tolist()), len(labels.train), len(labels.test)
 
 
 def source_files(spec: DatasetSpec) -> list[Path]:

@@ -281,6 +281,24 @@ class RunSpec(Spec):
     runtime: RuntimeSpec = RuntimeSpec()
 
 
+class SweepSpec(Spec):
+    """Many targets: every combination of sizes, architectures, seeds and further fields, upon one base."""
+
+    base: RunSpec = Field(default=RunSpec(), description="what all points have in common")
+    sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="training images of the targets, such as 200, 500; empty: the preset's own"
+    )
+    archs: tuple[str, ...] = Field(
+        (), description="architectures of the targets, such as resnet8, resnet20; empty: the preset's own"
+    )
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (), description="root seeds, such as 0, 1, 2; with one seed, spread is unknown; empty: the preset's own"
+    )
+    over: dict[str, tuple[Any, ...]] = Field(
+        default_factory=dict, description="further fields by path, each with its values: disentangler.width = [8, 16]"
+    )
+
+
 def nearest(name: str, valid: list[str]) -> str:
     """'; did you mean X?' for the closest valid name, or a list of all when none is close."""
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)

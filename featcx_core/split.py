@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from featcx_core.errors import InputError
 from featcx_core.specs import nearest
@@ -142,3 +143,24 @@ def _overwrites(node: fx.Node) -> bool:
     """Whether it is a call such as x.relu_() or F.relu_(x), which changes its argument."""
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     return node.op in ("call_method", "call_function") and name.endswith("_") and not name.endswith("__")
+
+
+def nonlinear_layers(model: nn.Module, in_shape: Shape) -> int:
+    """How many activation functions a net in evaluation mode applies to an image; of parallel branches, all count."""
+    model.eval()
+    with torch.no_grad(), _CountActivations() as counted:
+        model(torch.zeros(1, *in_shape, device=next(model.parameters()).device))
+    return counted.found
+
+
+class _CountActivations(TorchDispatchMode):
+    NAMES = ("relu", "gelu", "silu", "elu", "celu", "mish", "leaky_relu", "hardtanh", "hardswish", "sigmoid", "tanh")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__.rstrip("_")
+        self.found += name in self.NAMES
+        return func(*args, **(kwargs or {}))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -51,7 +52,7 @@ class FileRef(BaseModel):
     def of(path: str | Path, files: Sequence[Path]) -> FileRef:
         """A reference to `files` in or at `path`: their bytes and their names below it count."""
         root = Path(path).expanduser()
-        named = [[str(file.relative_to(root)) if file != root else "", _sha256(file)] for file in files]
+        named = [[str(file.relative_to(root)) if file != root else "", _known_sha256(file)] for file in files]
         return FileRef(path=str(path), digest=digest(named))
 
 
@@ -81,10 +82,11 @@ class Store:
         """The artifact's manifest."""
         return json.loads((self.path(ref) / MANIFEST).read_text())
 
-    def find(self, stage: str, key: str) -> ArtifactRef | None:
+    def find(self, stage: str, key: str, remember: bool = True) -> ArtifactRef | None:
         """The artifact when it is there and whole, else None.
 
-        Each file's size, time and inode are held against the last full check; it is hashed anew when they changed.
+        Each file's size, time and inode are held against the last full check; it is hashed anew when they changed, and
+        that check is noted in the store if `remember`.
         """
         folder = self.root / stage / key
         try:
@@ -100,7 +102,8 @@ class Store:
         if not fresh:
             if self._damage(folder, manifest):
                 return None
-            _write(memo, json.dumps(stamps))
+            if remember:
+                _write(memo, json.dumps(stamps))
         return ArtifactRef(stage=stage, key=key, digest=manifest["digest"])
 
     @contextlib.contextmanager
@@ -243,6 +246,17 @@ def _content(files: dict[str, Any], volatile: Collection[str]) -> str:
 def _stamp(path: Path) -> list[int]:
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+
+
+def _known_sha256(path: Path) -> str:
+    """The hash of a user's file, read once by a process while the file stays as it is."""
+    stat = path.stat()
+    return _stamped_sha256(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+@functools.lru_cache(maxsize=None)
+def _stamped_sha256(path: Path, size: int, changed: int, inode: int) -> str:
+    return _sha256(path)
 
 
 def _sha256(path: Path) -> str:

@@ -19,7 +19,7 @@ from featcx_core.errors import InputError
 from featcx_core.fit import Checkpoint, Step, cross_entropy, fit, predict
 from featcx_core.networks import save_network
 from featcx_core.specs import Numerics, ScheduleSpec, nearest
-from featcx_core.split import Shape, split_net
+from featcx_core.split import Shape, nonlinear_layers, split_net
 
 
 class BasicBlock(nn.Module):
@@ -177,6 +177,11 @@ class TargetNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)
+
+    @property
+    def depth(self) -> int:
+        """Nonlinear layers from image to logits: activation functions applied to an image on its way."""
+        return nonlinear_layers(self.model, tuple(self.config["in_shape"]))
 
     @property
     def feature(self) -> nn.Module:

@@ -38,6 +38,17 @@ def listed(orders: Iterable[int]) -> str:
     return f"order {names[0]}" if len(names) == 1 else f"orders {', '.join(names[:-1])} and {names[-1]}"
 
 
+def plural(count: int, noun: str) -> str:
+    """'one seed', '3 seeds'."""
+    return f"one {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def words(parts: Iterable[object]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    names = [str(part) for part in parts]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
 def records(frames: Frames, name: str) -> list[Row]:
     """A frame's rows as dictionaries."""
     return frames[name].to_dict("records")

@@ -10,6 +10,7 @@ from prefect import flow
 
 from featcx_core.specs import RunSpec
 from featcx_core.store import ArtifactRef, Store
+from flows.grid import run_name
 from flows.preflight import check, numerics_for
 from flows.recipes import notes, whole_run
 from flows.results import network_results
@@ -20,22 +21,28 @@ from tasks.progress import counts
 Refs = dict[str, dict[str, ArtifactRef | None]]
 
 
-def run_name(spec: RunSpec) -> str:
-    """What runs, in a few letters: resnet8-n200-s0."""
-    return f"{spec.target.net.replace(':', '.')}-n{spec.target.samples}-s{spec.seed}"
-
-
 @flow(name="analyze", flow_run_name="{name}", validate_parameters=False)
-def analyze_flow(spec: RunSpec, env: Env, name: str) -> tuple[Refs, ArtifactRef]:
+def analyze_flow(spec: RunSpec, env: Env, name: str) -> dict[str, Any]:
     """Trains, disentangles, extracts, fans out the analyses, reports; whatever the store holds is not computed again."""
-    submit = Submitter(env)
+    return run_analysis(spec, env)
+
+
+def run_analysis(spec: RunSpec, env: Env) -> dict[str, Any]:
+    """The body of the flow; its results in the form of `--json`."""
+    began, submit, place = time.monotonic(), Submitter(env), Store(env.store)
     recipe = whole_run(submit, spec, numerics_for(spec))
     settled(submit.futures)
     refs = {
         name: {stage: None if node is None else node.result() for stage, node in nodes.items()}
         for name, nodes in recipe.networks.items()
     }
-    return refs, recipe.report.result()
+    effort = {"seconds": round(time.monotonic() - began, 2), "stages": counts(env.store, env.run)}
+    results = analysed(spec, place, refs, recipe.report.result(), effort)
+    if env.shown:
+        from flows.showing import show_analysis
+
+        show_analysis(run_name(spec), results)
+    return results
 
 
 def analyze(spec: RunSpec, store: Path, env: Env | None = None) -> dict[str, Any]:
@@ -51,9 +58,13 @@ def analyze(spec: RunSpec, store: Path, env: Env | None = None) -> dict[str, Any
     if env is None:
         check(spec, store)
         env = new_env(spec, store)
-    place = Store(env.store)
-    with nothing_left(place):
-        refs, report = analyze_flow.with_options(task_runner=task_runner(spec))(spec, env, run_name(spec))
+    with nothing_left(Store(env.store)):
+        results = analyze_flow.with_options(task_runner=task_runner(spec))(spec, env, run_name(spec))
+    return results | {"seconds": round(time.monotonic() - began, 2)}
+
+
+def analysed(spec: RunSpec, place: Store, refs: Refs, report: ArtifactRef, effort: dict[str, Any]) -> dict[str, Any]:
+    """One analysed target and its variants in the form of `--json`; `effort` holds the seconds and stages it took."""
     networks = {name: network_results(place, nodes) for name, nodes in refs.items()}
     main = networks.pop("target")
     artifacts = {stage: str(place.path(ref)) for stage, ref in refs["target"].items() if ref is not None}
@@ -61,8 +72,7 @@ def analyze(spec: RunSpec, store: Path, env: Env | None = None) -> dict[str, Any
         "spec": spec.model_dump(mode="json"),
         "report": str(place.path(report) / "report.html"),
         "store": str(place.root),
-        "seconds": round(time.monotonic() - began, 2),
-        "stages": counts(env.store, env.run),
+        **effort,
         **main,
         "variants": {name: networks.get(name) for name in ("distilled", "pruned", "quantised")},
         "notes": notes(spec),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,16 +13,32 @@ import typer
 
 from featcx_core.errors import InputError
 from flows.cli_artifacts import artifacts
-from flows.options import STORE, Config, Debug, Device, Json, Preset, Runner, Set, Store, errors_as_sentences
+from flows.cli_serve import serve
+from flows.options import (
+    STORE,
+    Archs,
+    Config,
+    Debug,
+    Device,
+    Json,
+    Over,
+    Preset,
+    Runner,
+    Seeds,
+    Set,
+    Sizes,
+    Store,
+    errors_as_sentences,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from featcx_core.specs import Numerics, RunSpec
+    from featcx_core.specs import RunSpec
     from flows.recipes import Submit
     from tasks.engine import Env
 
-    Recipe = Callable[[Submit, RunSpec, Numerics], Any]
+    Recipe = Callable[[Submit], Any]
     Live = Callable[[RunSpec, Recipe], contextlib.AbstractContextManager[Env]]
 
 app = typer.Typer(
@@ -32,6 +49,7 @@ app = typer.Typer(
     help="How complex are the features that a network has learned, and which of them are worth having?",
 )
 app.add_typer(artifacts, name="artifacts")
+app.command()(serve)
 
 
 def main() -> None:
@@ -55,15 +73,18 @@ def run(
     with errors_as_sentences(debug):
         from rich.console import Console
 
+        from featcx_core.specs import Numerics
         from flows.presets import load_spec
 
         spec, console = load_spec(preset, config, overridden(set_, device=device, runner=runner)), Console()
         with workflow_server(console, store, debug) as live:
             from flows.analyze import analyze
             from flows.display import summary_table
+            from flows.preflight import check
             from flows.recipes import whole_run
 
-            with live(spec, whole_run) as env:
+            check(spec, store)
+            with live(spec, lambda submit: whole_run(submit, spec, Numerics())) as env:
                 results = analyze(spec, store, env)
         console.print(summary_table(results))
         target, stages = results["target"], results["stages"]
@@ -81,6 +102,63 @@ def run(
 
 
 @app.command()
+def sweep(
+    preset: Preset = "mnist",
+    sizes: Sizes = None,
+    archs: Archs = None,
+    seeds: Seeds = None,
+    over: Over = None,
+    config: Config = None,
+    set_: Set = None,
+    store: Store = STORE,
+    device: Device = None,
+    runner: Runner = None,
+    json: Json = None,
+    debug: Debug = False,
+) -> None:
+    """Analyses every combination of sizes, architectures and seeds; what they share is computed once; compares them.
+
+    Variants (distilled, pruned, quantised) and the substitution control are left out unless --set turns them on.
+    """
+    with errors_as_sentences(debug):
+        from rich.console import Console
+
+        from featcx_core.specs import Numerics
+        from flows.grid import load_sweep, points
+
+        spec = load_sweep(preset, sizes, archs, seeds, over, config, overridden(set_, device=device, runner=runner))
+        grid, console = points(spec), Console()
+        with workflow_server(console, store, debug) as live:
+            from flows.display import sweep_table
+            from flows.recipes import whole_sweep
+            from flows.sweep import check_sweep
+            from flows.sweep import sweep as run_points
+            from tasks.present import sweep_report
+
+            check_sweep(spec, store)
+            planned = {name: (point, Numerics()) for name, point in grid.items()}
+            with live(spec.base, lambda submit: [whole_sweep(submit, planned), submit(sweep_report)]) as env:
+                results = run_points(spec, store, env)
+        console.print(sweep_table(results))
+        stages = results["stages"]
+        console.print(
+            f"{len(results['points'])} of {len(grid)} targets analysed. {stages['run']} stages computed, "
+            f"{stages['cached']} Cached, {results['seconds']:.0f} s.",
+            highlight=False,
+        )
+        console.print(f"Table: {results['table']}", highlight=False, soft_wrap=True)
+        console.print(f"Report: {results['report']}", highlight=False, soft_wrap=True)
+        if json is not None:
+            from flows.results import write_json
+
+            write_json(json, results)
+        for name, reason in results["failed"].items():
+            print(f"featcx: {name} failed ({reason}).", file=sys.stderr)
+        if results["failed"]:
+            raise typer.Exit(1)
+
+
+@app.command()
 def complexity(
     preset: Preset = "digits",
     config: Config = None,
@@ -94,14 +172,17 @@ def complexity(
     with errors_as_sentences(debug):
         from rich.console import Console
 
+        from featcx_core.specs import Numerics
         from flows.presets import load_spec
 
         spec, console = load_spec(preset, config, overridden(set_, device=device)), Console()
         with workflow_server(console, store, debug) as live:
             from flows.complexity import complexity as check_complexity
             from flows.complexity import summary_sentence, task_complexity, tasks_table
+            from flows.preflight import check
 
-            with live(spec, task_complexity) as env:
+            check(spec, store)
+            with live(spec, lambda submit: task_complexity(submit, spec, Numerics())) as env:
                 results = check_complexity(spec, store, env)
         console.print(tasks_table(results))
         console.print(summary_sentence(results), highlight=False)
@@ -201,8 +282,8 @@ def overridden(set_: list[str] | None, **runtime: str | None) -> list[str]:
 def workflow_server(console: Console, store: Path, debug: bool) -> Iterator[Live]:
     """Starts the workflow server; meanwhile the block imports what it needs.
 
-    Gives a context `live(spec, recipe)`: it checks the spec, waits for the server, and shows the recipe's stages until it
-    ends; its value is the run's `Env`.
+    Gives a context `live(spec, recipe)`: it waits for the server and shows the recipe's stages until it ends; its value is
+    the run's `Env`.
     """
     from flows.embedded import PrefectServer, prepare_environment, reporting_to
     from flows.preflight import check_store
@@ -215,14 +296,12 @@ def workflow_server(console: Console, store: Path, debug: bool) -> Iterator[Live
         @contextlib.contextmanager
         def live(spec: RunSpec, recipe: Recipe) -> Iterator[Env]:
             from flows.display import live_display
-            from flows.preflight import check
             from flows.recipes import count_stages
             from flows.running import new_env
 
-            check(spec, store)
             env, url = new_env(spec, store), server.url()
             starting.close()
-            with reporting_to(url), live_display(env, count_stages(spec, recipe), console):
+            with reporting_to(url), live_display(env, count_stages(recipe), console):
                 yield env
 
         yield live

@@ -109,6 +109,21 @@ def summary_table(results: dict[str, Any]) -> Table:
     return table
 
 
+def sweep_table(results: dict[str, Any]) -> Table:
+    """A row a target: its accuracies, its reach, and what substitution by the chosen order gains."""
+    table = Table(title="Targets: accuracies; gain in test accuracy with Φ of the chosen order", title_justify="left")
+    table.add_column("target", overflow="fold")
+    for heading in ("train", "test", "residual", "order", "gain", "interval"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for point in results["points"]:
+        target, gain = point["target"], point["gain"]
+        ends = f"[{_cell(gain['low'], '+.1%')}, {_cell(gain['high'], '+.1%')}]"
+        scores = [_cell(target[f"{split}_accuracy"], ".1%") for split in ("train", "test")]
+        residual = _cell(point["orders"][-1]["residual"], ".3f")
+        table.add_row(point["name"], *scores, residual, str(point["chosen_order"]), _cell(gain["gain"], "+.1%"), ends)
+    return table
+
+
 def _cell(value: Any, form: str) -> str:
     return "–" if value is None else format(value, form)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,14 +14,34 @@ import typer
 
 from featcx_core.errors import InputError
 
+
+def _writable(path: Path | None) -> Path | None:
+    """Asked before anything runs: results that cannot be written would be lost at the end."""
+    if path is not None:
+        folder = path.absolute().parent
+        while not folder.exists():
+            folder = folder.parent
+        if path.is_dir() or not folder.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+            raise typer.BadParameter(f"{path} cannot be written; name a file in a folder of your own.")
+    return path
+
+
 Store = Annotated[Path, typer.Option("--store", envvar="FEATCX_STORE", help="Folder of the artifact store.")]
-Json = Annotated[Path | None, typer.Option("--json", help="Write the results to this file as JSON.")]
+Json = Annotated[
+    Path | None, typer.Option("--json", help="Write the results to this file as JSON.", callback=_writable)
+]
 Preset = Annotated[str, typer.Argument(help="Settings to start from: digits, mnist, cifar10-small, …")]
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file that changes the preset.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="path.to.field=value; may be given again.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 Runner = Annotated[str | None, typer.Option("--runner", help="threads, processes or ray.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")]
+Sizes = Annotated[str | None, typer.Option("--sizes", help="Training images of the targets: 200,500.")]
+Archs = Annotated[str | None, typer.Option("--archs", help="Architectures of the targets: resnet8,resnet20.")]
+Seeds = Annotated[str | None, typer.Option("--seeds", help="Root seeds: 0,1,2.")]
+Over = Annotated[
+    list[str] | None, typer.Option("--over", help="path.to.field=a,b,c sweeps any field; may be given again.")
+]
 STORE = Path("artifacts")
 
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from featcx_core.errors import InputError
-from featcx_core.specs import Numerics, RunSpec
+from featcx_core.specs import Numerics, RunSpec, RuntimeSpec
 
 
 def check(spec: RunSpec, store: Path) -> None:
@@ -17,7 +17,6 @@ def check(spec: RunSpec, store: Path) -> None:
     """
     from featcx_core.sources import split_sizes
     from featcx_core.targets import BUILTIN, check_net
-    from tasks.devices import devices
 
     check_store(store)
     check_net(spec.target.net)
@@ -26,14 +25,21 @@ def check(spec: RunSpec, store: Path) -> None:
     if spec.target.net not in BUILTIN and spec.target.layer is None:
         raise InputError(f"'{spec.target.net}' has no feature layer of its own; name one with target.layer.")
     check_architecture(spec)
-    if spec.runtime.runner == "ray":
-        try:
-            import prefect_ray  # noqa: F401
-        except ImportError as error:
-            raise InputError("The ray runner is not installed; pip install 'featcx[ray]', or use threads.") from error
-    else:
-        devices(spec.runtime.device, spec.runtime.threads)
+    check_runtime(spec.runtime)
     split_sizes(spec.dataset, spec.target.samples)
+
+
+def check_runtime(runtime: RuntimeSpec) -> int:
+    """Whether the runner and the device are here; how many trainings can run side by side (1 for Ray, which places them)."""
+    from tasks.devices import devices
+
+    if runtime.runner != "ray":
+        return len(devices(runtime.device, runtime.threads))
+    try:
+        import prefect_ray  # noqa: F401
+    except ImportError as error:
+        raise InputError("The ray runner is not installed; pip install 'featcx[ray]', or use threads.") from error
+    return 1
 
 
 def check_architecture(spec: RunSpec) -> None:

@@ -63,10 +63,14 @@ def parse_override(text: str) -> dict[str, Any]:
     names = [name.strip() for name in path.split(".")]
     if not equals or not all(names):
         raise InputError(f"--set {text} has no field and value; write --set path.to.field=value.")
-    nested: Any = parse_value(value.strip())
-    for name in reversed(names):
-        nested = {name: nested}
-    return nested
+    return nest(".".join(names), parse_value(value.strip()))
+
+
+def nest(path: str, value: Any) -> dict[str, Any]:
+    """{'a': {'b': value}} for 'a.b'."""
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    return value
 
 
 def parse_value(text: str) -> Any:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
+
+from pydantic import BaseModel
 
 from featcx_core.seeds import derive_seed
 from featcx_core.sources import source_files, split_sizes
@@ -281,6 +283,42 @@ def whole_run(submit: Submit, spec: RunSpec, numerics: Numerics) -> Recipe:
     return Recipe(networks, report)
 
 
+def whole_sweep(submit: Submit, points: Mapping[str, tuple[RunSpec, Numerics]]) -> dict[str, Recipe]:
+    """The DAGs of many runs in one: what points share, such as data and exemplary nets, appears once."""
+    shared = once(submit)
+    for spec, numerics in points.values():  # first, so that no point's name is on them
+        data = data_set(shared, spec)
+        if spec.reliability.enabled:
+            exemplary_nets(shared, spec, data, numerics)
+    return {name: whole_run(under(name, shared), spec, numerics) for name, (spec, numerics) in points.items()}
+
+
+def once(submit: Submit) -> Submit:
+    """Submits a stage only the first time that it is asked for with the same arguments."""
+    nodes: dict[str, Node] = {}
+
+    def identity(value: Any) -> str:
+        if isinstance(value, Mapping):
+            return f"{{{', '.join(f'{name}: {identity(entry)}' for name, entry in value.items())}}}"
+        if isinstance(value, list | tuple):
+            return f"[{', '.join(map(identity, value))}]"
+        plain = value is None or isinstance(value, str | int | float | BaseModel)
+        return repr(value) if plain else f"node {id(value)}"
+
+    def submit_once(stage: Stage, scope: str = "", **arguments: Any) -> Node:
+        key = f"{stage.name} {identity(arguments)}"
+        if key not in nodes:
+            nodes[key] = submit(stage, scope, **arguments)
+        return nodes[key]
+
+    return submit_once
+
+
+def under(name: str, submit: Submit) -> Submit:
+    """Submits with `name` before each stage's scope."""
+    return lambda stage, scope="", **arguments: submit(stage, f"{name} {scope}".strip(), **arguments)
+
+
 def told(spec: RunSpec, without: set[str]) -> dict[str, Any]:
     """The settings that a report shows, which are in its key: so neither paths nor what changes no result."""
     paths: dict[str, Any] = {"target": {"checkpoint"}, "exemplary": {"checkpoints"}}
@@ -335,13 +373,13 @@ def _weights(path: str | None) -> FileRef | None:
     return FileRef.of(path, [Path(path)]) if path else None
 
 
-def count_stages(spec: RunSpec, recipe: Callable[[Submit, RunSpec, Numerics], Any] = whole_run) -> int:
+def count_stages(recipe: Callable[[Submit], Any]) -> int:
     """How many stages a recipe has."""
-    stages: set[str] = set()
+    stages = list[str]()
 
     def submit(stage: Stage, scope: str = "", **arguments: Any) -> str:
-        stages.add(f"{stage.name} {scope} {len(stages)}")
+        stages.append(stage.name)
         return f"node {len(stages)}"
 
-    recipe(submit, spec, Numerics())
+    recipe(submit)
     return len(stages)

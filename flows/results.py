@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pandas as pd
 
 from featcx_core.errors import InputError
 from featcx_core.store import ArtifactRef, Store
-from tasks.frames import read_frames
+from tasks.frames import order_rows, read_frames
 
 Refs = Mapping[str, ArtifactRef | None]
 
@@ -34,58 +33,6 @@ def network_results(store: Store, refs: Refs) -> dict[str, Any]:
     if control := refs.get("control"):
         found["control"] = json.loads((store.path(control) / "chosen.json").read_text())
     return found
-
-
-def order_rows(frames: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
-    """One object an order, as DESIGN's contract names the fields; None where an analysis is missing."""
-    tables = {
-        name: frames[name].set_index("order") for name in frames if "order" in frames[name] and name != "decodability"
-    }
-    if "decodability" in frames:
-        frame = frames["decodability"]
-        tables["decodability"] = frame[frame.quantity == "component"].set_index("order")
-    rows = []
-    for order in tables["significance"].index:
-
-        def read(table: str, column: str, order: int = order) -> Any:
-            return plain(tables[table].at[order, column]) if table in tables else None
-
-        def ends(table: str, column: str) -> list[Any]:
-            return [read(table, f"{column}_{end}") for end in ("low", "high")]
-
-        rows.append(
-            {
-                "order": int(order),
-                "blocks": read("significance", "blocks"),
-                "significance": read("significance", "significance"),
-                "significance_ci": ends("significance", "significance"),
-                "residual": read("significance", "residual"),
-                "residual_rises": read("significance", "residual_rises"),
-                "reliability": read("reliability", "reliability"),
-                "effectiveness": read("effectiveness", "effectiveness"),
-                "effectiveness_ci": ends("effectiveness", "effectiveness"),
-                "overfitting": read("effectiveness", "overfitting"),
-                "overfitting_ci": ends("effectiveness", "overfitting"),
-                "overfitting_stable": read("effectiveness", "overfitting_stable"),
-                "shapley_train": read("effectiveness", "shapley_train"),
-                "shapley_overfit": read("effectiveness", "shapley_overfit"),
-                "substituted_accuracy": read("substitution", "substituted_accuracy"),
-                "decodability": read("decodability", "decodability"),
-                "decodability_ci": ends("decodability", "decodability"),
-                "decodability_floor": read("decodability", "floor"),
-                "reliable_share": read("reliability", "reliable_share"),
-                "unreliable_share": read("reliability", "unreliable_share"),
-                "fit": read("reliability", "fit"),
-                "shrinkage": read("reliability", "shrinkage"),
-            }
-        )
-    return rows
-
-
-def plain(value: Any) -> Any:
-    """A NumPy scalar as Python's own; NaN and infinities, which JSON lacks, as None."""
-    value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from tasks.devices import devices
 from tasks.engine import Env, Stage
 
 
-def new_env(spec: RunSpec, store: Path) -> Env:
-    """Where this run works."""
+def new_env(spec: RunSpec, store: Path, shown: bool = False) -> Env:
+    """Where this run works; `shown`: leave artifacts in the UI of a server of the user's own."""
     run = time.strftime("%Y%m%d-%H%M%S-") + uuid.uuid4().hex[:6]
     runtime = spec.runtime
     return Env(
@@ -30,6 +30,7 @@ def new_env(spec: RunSpec, store: Path) -> Env:
         device=runtime.device,
         threads=runtime.threads,
         exclusive=runtime.runner != "ray",
+        shown=shown,
     )
 
 
@@ -46,14 +47,36 @@ def nothing_left(store: Store) -> Iterator[None]:
 
 
 class Submitter:
-    """Hands a recipe's stages to Prefect and keeps their futures."""
+    """Hands a recipe's stages to Prefect and keeps their futures, each with those that it waits for."""
 
     def __init__(self, env: Env) -> None:
         self.env, self.futures = env, list[PrefectFuture[ArtifactRef]]()
+        self.inputs: dict[int, list[PrefectFuture[ArtifactRef]]] = {}
 
     def __call__(self, stage: Stage, scope: str = "", **arguments: Any) -> PrefectFuture[ArtifactRef]:
-        self.futures.append(stage.submit(self.env, scope, **arguments))
-        return self.futures[-1]
+        future = stage.submit(self.env, scope, **arguments)
+        self.futures.append(future)
+        self.inputs[id(future)] = list(_futures(arguments))
+        return future
+
+    def failure(self, future: PrefectFuture[ArtifactRef]) -> Exception | None:
+        """Why a finished future has no result: its own error, or that of the input that kept it from running."""
+        if future.state.is_completed():
+            return None
+        if future.state.is_failed() or future.state.is_crashed():
+            try:
+                future.result()
+            except Exception as error:
+                return error
+        return next(filter(None, map(self.failure, self.inputs[id(future)])), None)
+
+
+def _futures(value: Any) -> Iterator[PrefectFuture[ArtifactRef]]:
+    if isinstance(value, PrefectFuture):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for entry in value.values() if isinstance(value, Mapping) else value:
+            yield from _futures(entry)
 
 
 def settled(futures: list[PrefectFuture[ArtifactRef]]) -> None:
@@ -75,6 +98,7 @@ def task_runner(spec: RunSpec) -> TaskRunner[Any]:
         from prefect_ray import RayTaskRunner
 
         # RAY_ADDRESS names a cluster; without it Ray starts on this machine.
-        return RayTaskRunner(address=os.environ.get("RAY_ADDRESS"), init_kwargs={"include_dashboard": False})
+        quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+        return RayTaskRunner(address=os.environ.get("RAY_ADDRESS"), init_kwargs=quiet)
     # Unbounded: a task that waits for its inputs holds a thread, so a bound could block the DAG. Devices are leased.
     return ThreadPoolTaskRunner(max_workers=10_000)

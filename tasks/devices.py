@@ -46,16 +46,20 @@ def devices(wanted: str, threads: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def placement(wanted: str, computes: bool, ray: bool) -> Iterator[None]:
-    """Has Ray place what is submitted inside on a GPU of its own, where GPUs are wanted; nothing on other runners."""
-    if not ray or not computes or wanted == "cpu":
+def placement(wanted: str, threads: int, computes: bool, ray: bool) -> Iterator[None]:
+    """Has Ray place what is submitted inside on cores of its own, and on a GPU of its own where GPUs are wanted.
+
+    Nothing on other runners. A stage that does not compute asks for no core, since it waits on others' bytes only.
+    """
+    if not ray:
         yield
         return
     import ray as cluster
     from prefect_ray.context import remote_options
 
-    gpus = cluster.cluster_resources().get("GPU", 0) if cluster.is_initialized() else 0
-    with remote_options(num_gpus=1 if gpus else 0):
+    there = cluster.cluster_resources().get("GPU", 0) if computes and wanted != "cpu" else 0
+    # Ray runs a task of a node that died again; more than its three times, since a stage that had finished costs nothing.
+    with remote_options(num_cpus=threads if computes else 0, num_gpus=1 if there else 0, max_retries=5):
         yield
 
 

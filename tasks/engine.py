@@ -44,6 +44,7 @@ class Env(BaseModel):
         checkpoint_seconds: how often a training saves itself.
         scope: which of the run's networks a stage belongs to, for the reader.
         exclusive: lease a device before computing; false where Ray has placed the task on one already.
+        shown: leave progress, tables and pictures as artifacts in Prefect's UI.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -55,6 +56,7 @@ class Env(BaseModel):
     exclusive: bool = True
     checkpoint_seconds: float = 20.0
     scope: str = ""
+    shown: bool = False
 
 
 @dataclass
@@ -152,7 +154,7 @@ class Stage:
         env = env.model_copy(update={"scope": scope})
         name = self.describe(arguments, scope).replace("{", "(").replace("}", ")")
         task = self.task.with_options(task_run_name=name, result_storage=_folder(records(Store(env.store))))
-        with placement(env.device, self.computes, ray=not env.exclusive):
+        with placement(env.device, env.threads, self.computes, ray=not env.exclusive):
             return task.submit(env=env, **arguments)
 
     def key(self, arguments: dict[str, Any]) -> str:

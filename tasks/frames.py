@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from featcx_core.store import ArtifactRef
+from featcx_core.store import ArtifactRef, Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,3 +40,82 @@ def read_frames(refs: Mapping[str, ArtifactRef | None], path: Callable[[Artifact
         for name, (stage, file) in FRAMES.items()
         if (ref := refs.get(stage)) is not None
     }
+
+
+def order_rows(frames: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
+    """One object an order, as DESIGN's contract names the fields; None where an analysis is missing."""
+    tables = {
+        name: frames[name].set_index("order") for name in frames if "order" in frames[name] and name != "decodability"
+    }
+    if "decodability" in frames:
+        frame = frames["decodability"]
+        tables["decodability"] = frame[frame.quantity == "component"].set_index("order")
+    rows = []
+    for order in tables["significance"].index:
+
+        def read(table: str, column: str, order: int = order) -> Any:
+            return plain(tables[table].at[order, column]) if table in tables else None
+
+        def ends(table: str, column: str) -> list[Any]:
+            return [read(table, f"{column}_{end}") for end in ("low", "high")]
+
+        rows.append(
+            {
+                "order": int(order),
+                "blocks": read("significance", "blocks"),
+                "significance": read("significance", "significance"),
+                "significance_ci": ends("significance", "significance"),
+                "residual": read("significance", "residual"),
+                "residual_rises": read("significance", "residual_rises"),
+                "reliability": read("reliability", "reliability"),
+                "effectiveness": read("effectiveness", "effectiveness"),
+                "effectiveness_ci": ends("effectiveness", "effectiveness"),
+                "overfitting": read("effectiveness", "overfitting"),
+                "overfitting_ci": ends("effectiveness", "overfitting"),
+                "overfitting_stable": read("effectiveness", "overfitting_stable"),
+                "shapley_train": read("effectiveness", "shapley_train"),
+                "shapley_overfit": read("effectiveness", "shapley_overfit"),
+                "substituted_accuracy": read("substitution", "substituted_accuracy"),
+                "decodability": read("decodability", "decodability"),
+                "decodability_ci": ends("decodability", "decodability"),
+                "decodability_floor": read("decodability", "floor"),
+                "reliable_share": read("reliability", "reliable_share"),
+                "unreliable_share": read("reliability", "unreliable_share"),
+                "fit": read("reliability", "fit"),
+                "shrinkage": read("reliability", "shrinkage"),
+            }
+        )
+    return rows
+
+
+def plain(value: Any) -> Any:
+    """A NumPy scalar as Python's own; NaN and infinities, which JSON lacks, as None."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def target_rows(refs: Mapping[str, ArtifactRef | None], store: Store) -> list[dict[str, Any]]:
+    """A row an order as `order_rows` gives it, intervals as two columns, with what is known of the target on each row."""
+    path = store.path
+    frames = read_frames(refs, path)
+    target, significance, substitution = refs["target"], refs["significance"], refs["substitution"]
+    assert target is not None
+    assert significance is not None
+    assert substitution is not None
+    scores = json.loads((path(target) / "scores.json").read_text())["scores"]
+    chosen = json.loads((path(substitution) / "chosen.json").read_text())
+    gain = {f"gain{end}": chosen["gain"][name] for end, name in (("", "gain"), ("_low", "low"), ("_high", "high"))}
+    scores["feature_variance"] = store.manifest(significance)["metrics"]["feature_variance"]
+    own = scores | gain | {"chosen_order": chosen["chosen_order"]}
+    return [_flat(row) | own | {"chosen": row["order"] == chosen["chosen_order"]} for row in order_rows(frames)]
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """`x_ci: [low, high]` as x_low and x_high."""
+    ends = {
+        f"{name[:-3]}_{end}": value
+        for name, pair in row.items()
+        if name.endswith("_ci")
+        for end, value in zip(("low", "high"), pair, strict=True)
+    }
+    return {name: value for name, value in row.items() if not name.endswith("_ci")} | ends

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from featcx_core.store import ArtifactRef
 from tasks.engine import Work, stage
-from tasks.frames import read_frames
+from tasks.frames import read_frames, target_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,3 +52,42 @@ def _networks(folders: dict[str, Path]) -> pd.DataFrame:
     stored = {name: json.loads((folder / "scores.json").read_text()) for name, folder in folders.items()}
     nothing = {"compressed_bytes": float("nan"), "ratio": float("nan")}
     return pd.DataFrame([{"network": n} | nothing | s["scores"] | s.get("size", {}) for n, s in stored.items()])
+
+
+@stage("sweep_report", computes=False)
+def sweep_report(
+    work: Work,
+    *,
+    targets: dict[str, dict[str, ArtifactRef | None]],
+    reports: dict[str, ArtifactRef],
+    about: dict[str, dict[str, Any]],
+    fields: list[str],
+    failed: dict[str, str],
+    spec: dict[str, Any],
+) -> dict[str, Any]:
+    """The tidy table over all targets of a sweep, figures over its sizes, and the paper's claims held against it.
+
+    `about` holds a target's architecture, samples, seed and further swept `fields`; the page links each target's report.
+    """
+    import pandas as pd
+
+    from featcx_core.networks import load_network
+    from featcx_core.report_sweep import write_sweep_report
+    from featcx_core.targets import TargetNet
+
+    rows = []
+    for name, refs in targets.items():
+        assert refs["target"] is not None
+        depth = load_network(work.path(refs["target"]), TargetNet).depth
+        known = {"target": name, **about[name], "depth": depth}
+        rows += [known | row for row in target_rows(refs, work.store)]
+    write_sweep_report(
+        work.folder,
+        pd.DataFrame(rows),
+        fields=tuple(fields),
+        failed=failed,
+        links={name: f"../../{ref.path}/report.html" for name, ref in reports.items()},
+        spec=spec,
+        provenance=work.store.lineage([ref for refs in targets.values() for ref in refs.values() if ref is not None]),
+    )
+    return {"targets": len(targets), "volatile": ["report.html"]}

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tasks.ui import Bar
+
 if TYPE_CHECKING:
     from featcx_core.fit import Step
     from tasks.engine import Env
@@ -54,6 +56,7 @@ class Progress:
     def __init__(self, env: Env, stage: str, key: str, label: str) -> None:
         self.path = notes_folder(env.store, env.run) / f"{stage}-{key}.json"
         self.label, self.state, self.since, self.told = label, "", time.time(), 0.0
+        self.bar = Bar(label) if env.shown else None
 
     def note(self, state: str, done: int = 0, total: int = 0, text: str = "") -> None:
         """Writes the note."""
@@ -65,6 +68,8 @@ class Progress:
         fresh = self.path.with_suffix(f".{os.getpid()}-{id(self)}")
         fresh.write_text(json.dumps(Note(self.label, state, done, total, text, self.since, seconds)))
         fresh.rename(self.path)
+        if self.bar is not None:
+            self.bar.move(done, total, text)
 
     def step(self, step: Step) -> None:
         """Progress of a training."""
@@ -79,13 +84,17 @@ class Progress:
     def finish(self, *, computed: bool) -> None:
         """The artifact is there."""
         self.note("computed" if computed else "cached")
+        if self.bar is not None:
+            self.bar.end(True)
 
     def fail(self, error: BaseException) -> None:
         """The stage ended in an error."""
         self.note("failed", text=str(error)[:200])
+        if self.bar is not None:
+            self.bar.end(False)
 
 
-def counts(store: str | Path, run: str) -> dict[str, Any]:
-    """How many stages this run computed and found."""
-    states = [note.state for note in read_notes(store, run)]
+def counts(store: str | Path, run: str, scope: str = "") -> dict[str, Any]:
+    """How many stages this run computed and found; of those whose label begins with `scope`."""
+    states = [note.state for note in read_notes(store, run) if note.label.startswith(scope)]
     return {"run": states.count("computed"), "cached": states.count("cached")}

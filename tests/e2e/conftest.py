@@ -30,6 +30,27 @@ LEAN = [
 ]  # the target alone
 
 
+TINY = [
+    argument
+    for setting in (
+        "disentangler.blocks=1,2",
+        "disentangler.schedule.draws=640",
+        "target.schedule.draws=1280",
+        "exemplary.schedule.draws=1280",
+        "reliability.schedule.draws=640",
+        "reliability.cycle_steps=200",
+        "components.rows=60",
+        "analysis.bootstrap=200",
+    )
+    for argument in ("--set", setting)
+]  # on digits a target takes seconds
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without settings of Prefect and featcx."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "FEATCX"))}
+
+
 def featcx(
     *arguments: str | Path, json_file: Path | None = None, cwd: Path | None = None, **environment: str
 ) -> Finished:
@@ -37,9 +58,9 @@ def featcx(
     command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
     if json_file is not None:
         command += ["--json", str(json_file)]
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "FEATCX"))}
     began = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, env=clean | environment, cwd=cwd, check=False)
+    environment = clean_environment() | environment
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, check=False)
     found = json.loads(json_file.read_text()) if json_file is not None and json_file.exists() else {}
     return Finished(done.returncode, done.stdout, done.stderr, found, time.monotonic() - began)
 

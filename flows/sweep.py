@@ -1,0 +1,177 @@
+"""The flow `sweep`: many targets in one DAG, and what changes from one to the next."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from prefect import flow
+from prefect.futures import wait
+
+from featcx_core.errors import InputError
+from featcx_core.specs import RunSpec, SweepSpec
+from featcx_core.store import ArtifactRef, Store
+from flows.analyze import Refs, analysed
+from flows.grid import points
+from flows.preflight import check, numerics_for
+from flows.recipes import Submit, told, whole_sweep
+from flows.running import Submitter, new_env, nothing_left, task_runner
+from tasks import present
+from tasks.engine import Env
+from tasks.progress import counts
+
+
+class Swept(NamedTuple):
+    """What a sweep left: the artifacts of each finished point, the reason of each failed one, the report on all."""
+
+    refs: dict[str, Refs]
+    reports: dict[str, ArtifactRef]
+    failed: dict[str, str]
+    report: ArtifactRef
+
+
+@flow(name="sweep", flow_run_name="{name}", validate_parameters=False)
+def sweep_flow(spec: SweepSpec, env: Env, name: str) -> Swept:
+    """Analyses every point; a failed one stops no other."""
+    return run_sweep(spec, env)
+
+
+def run_sweep(spec: SweepSpec, env: Env) -> Swept:
+    """Submits the points, waits for all, then compares those that finished.
+
+    Raises:
+        Exception: what the first point failed of, when none finished.
+    """
+    submit, grid = Submitter(env), points(spec)
+    recipes = whole_sweep(submit, {name: (point, numerics_for(point)) for name, point in grid.items()})
+    wait(submit.futures)
+    errors = {name: error for name, recipe in recipes.items() if (error := submit.failure(recipe.report))}
+    if len(errors) == len(grid):
+        raise next(iter(errors.values()))
+    refs: dict[str, Refs] = {
+        point: {
+            network: {stage: None if node is None else node.result() for stage, node in nodes.items()}
+            for network, nodes in recipes[point].networks.items()
+        }
+        for point in grid
+        if point not in errors
+    }
+    reports = {point: recipes[point].report.result() for point in refs}
+    failed = {point: f"{type(error).__name__}: {error}" for point, error in errors.items()}
+    report = comparison(submit, spec, grid, {point: nodes["target"] for point, nodes in refs.items()}, reports, failed)
+    done = Swept(refs, reports, failed, report.result())
+    if env.shown:
+        from flows.showing import show_sweep
+
+        show_sweep(sweep_name(spec), swept(spec, env, done))
+    return done
+
+
+def comparison(
+    submit: Submit,
+    spec: SweepSpec,
+    grid: dict[str, RunSpec],
+    targets: dict[str, Any],
+    reports: dict[str, Any],
+    failed: dict[str, str],
+) -> Any:
+    """The last stage: the tidy table over all points, and the report on it."""
+    about = {
+        name: {"arch": point.target.net, "samples": point.target.samples, "seed": point.seed}
+        | {path: json.dumps(value) if isinstance(value := read(point, path), list | dict) else value for path in spec.over}
+        for name, point in grid.items()
+    }
+    shown = told(spec.base, {"complexity"}) | {
+        "sweep": {name: values for name, values in spec.model_dump(mode="json").items() if name != "base"}
+    }
+    return submit(
+        present.sweep_report,
+        targets=targets,
+        reports=reports,
+        about={name: about[name] for name in targets},
+        fields=list(spec.over),
+        failed=failed,
+        spec=shown,
+    )
+
+
+def read(spec: RunSpec, path: str) -> Any:
+    """The value of a dotted path, as JSON."""
+    value: Any = spec.model_dump(mode="json")
+    for name in path.split("."):
+        value = value[name]
+    return value
+
+
+def sweep_name(spec: SweepSpec) -> str:
+    """What runs: resnet8+resnet20 n200-500 s0-2 …, and how many points."""
+    grid = points(spec)
+    if len(grid) == 1:
+        return next(iter(grid))
+    specs = grid.values()
+    nets = dict.fromkeys(point.target.net for point in specs)
+    sizes, seeds = sorted({point.target.samples for point in specs}), sorted({point.seed for point in specs})
+    words = ["+".join(nets), f"n{'+'.join(map(str, sizes))}", f"s{'+'.join(map(str, seeds))}"]
+    return f"{'-'.join(words)} ({len(grid)} targets)".replace(":", ".")
+
+
+def sweep(spec: SweepSpec, store: Path, env: Env | None = None) -> dict[str, Any]:
+    """Runs the flow on the Prefect API in force and gives the results in the form of `--json`.
+
+    Raises:
+        InputError: for a sweep with a point that cannot run here.
+    """
+    began = time.monotonic()
+    if env is None:
+        check_sweep(spec, store)
+        env = new_env(spec.base, store)
+    place = Store(env.store)
+    with nothing_left(place):
+        done = sweep_flow.with_options(task_runner=task_runner(spec.base))(spec, env, sweep_name(spec))
+    return swept(spec, env, done) | {"seconds": round(time.monotonic() - began, 2)}
+
+
+def swept(spec: SweepSpec, env: Env, done: Swept) -> dict[str, Any]:
+    """A finished sweep in the form of `--json`."""
+    place, grid = Store(env.store), points(spec)
+    folder = place.path(done.report)
+    return {
+        "spec": spec.model_dump(mode="json"),
+        "points": [
+            {"name": name}
+            | analysed(
+                grid[name],
+                place,
+                refs,
+                done.reports[name],
+                {"seconds": _seconds(place, refs), "stages": counts(env.store, env.run, f"{name} ")},
+            )
+            for name, refs in done.refs.items()
+        ],
+        "failed": done.failed,
+        "table": str(folder / "tables" / "sweep.parquet"),
+        "report": str(folder / "report.html"),
+        "store": str(place.root),
+        "stages": counts(env.store, env.run),
+    }
+
+
+def check_sweep(spec: SweepSpec, store: Path) -> None:
+    """Whether every point can run here.
+
+    Raises:
+        InputError: names the point and what to do.
+    """
+    for name, point in points(spec).items():
+        try:
+            check(point, store)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
+
+
+def _seconds(place: Store, refs: Refs) -> float:
+    """Computing time of a point's own artifacts, when they were made."""
+    own = [place.manifest(ref) for nodes in refs.values() for ref in nodes.values() if ref is not None]
+    return round(sum(manifest["seconds"] for manifest in own), 2)
