@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: run test check lint clean
+.PHONY: run test check lint bench clean
 
 run: $(VENV)/.installed  ## set up everything and analyse the default target
 	$(BIN)/featcx run mnist
@@ -12,12 +12,13 @@ test: lint  ## set up everything, lint, check types, run every test
 
 check: test
 
+bench: $(VENV)/.installed-bench  ## side-by-side timings, appended to docs/results/benchmarks.md; wants a quiet machine
+	$(BIN)/python -m benchmarks
+
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-
-
 
 $(VENV)/.installed: pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -27,6 +28,11 @@ $(VENV)/.installed: pyproject.toml
 $(VENV)/.installed-test: pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -e '.[test]'
+	touch $(VENV)/.installed $@
+
+$(VENV)/.installed-bench: pyproject.toml
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -e '.[bench]'
 	touch $(VENV)/.installed $@
 
 clean:

@@ -13,6 +13,7 @@ import typer
 
 from featcx_core.errors import InputError
 from flows.cli_artifacts import artifacts
+from flows.cli_plan import announce, plan
 from flows.cli_serve import serve
 from flows.options import (
     STORE,
@@ -29,6 +30,7 @@ from flows.options import (
     Sizes,
     Store,
     errors_as_sentences,
+    overridden,
 )
 
 if TYPE_CHECKING:
@@ -48,8 +50,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="How complex are the features that a network has learned, and which of them are worth having?",
 )
-app.add_typer(artifacts, name="artifacts")
-app.command()(serve)
 
 
 def main() -> None:
@@ -84,6 +84,7 @@ def run(
             from flows.recipes import whole_run
 
             check(spec, store)
+            announce(console, spec, store)
             with live(spec, lambda submit: whole_run(submit, spec, Numerics())) as env:
                 results = analyze(spec, store, env)
         console.print(summary_table(results))
@@ -136,6 +137,7 @@ def sweep(
             from tasks.present import sweep_report
 
             check_sweep(spec, store)
+            announce(console, spec, store)
             planned = {name: (point, Numerics()) for name, point in grid.items()}
             with live(spec.base, lambda submit: [whole_sweep(submit, planned), submit(sweep_report)]) as env:
                 results = run_points(spec, store, env)
@@ -156,6 +158,10 @@ def sweep(
             print(f"featcx: {name} failed ({reason}).", file=sys.stderr)
         if results["failed"]:
             raise typer.Exit(1)
+
+
+app.command()(plan)
+app.command()(serve)
 
 
 @app.command()
@@ -273,9 +279,7 @@ def export(
         print(f"No model.pt2: {missing}" if missing else "model.pt2 is the same network for torch.export.load.")
 
 
-def overridden(set_: list[str] | None, **runtime: str | None) -> list[str]:
-    """What --set changes, and options of their own that stand for fields of `runtime`."""
-    return [*(set_ or []), *(f"runtime.{name}={value}" for name, value in runtime.items() if value is not None)]
+app.add_typer(artifacts, name="artifacts")
 
 
 @contextlib.contextmanager

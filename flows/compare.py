@@ -12,9 +12,9 @@ from prefect import flow
 from featcx_core.errors import InputError
 from featcx_core.specs import AnalysisSpec
 from featcx_core.store import ArtifactRef, Store
-from flows.results import plain
 from tasks.compare import comparison
 from tasks.engine import Env
+from tasks.frames import plain
 from tasks.progress import counts
 
 Networks = dict[str, dict[str, ArtifactRef | None]]
@@ -49,27 +49,40 @@ def networks_of(store: Path, a: str, b: str) -> Networks:
 
 
 @flow(name="compare", flow_run_name="{name}", validate_parameters=False)
-def compare_flow(networks: Networks, settings: AnalysisSpec, env: Env, name: str) -> ArtifactRef:
+def compare_flow(networks: Networks, settings: AnalysisSpec, env: Env, name: str) -> dict[str, Any]:
     """B against A in every metric at every order."""
-    return comparison.submit(env, networks=networks, settings=settings).result()
+    return run_comparison(networks, settings, env, name)
 
 
-def compare_runs(store: Path, networks: Networks) -> dict[str, Any]:
-    """Runs the flow; the differences B − A, what they say, and where the figure lies."""
+def run_comparison(networks: Networks, settings: AnalysisSpec, env: Env, name: str) -> dict[str, Any]:
+    """The body of the flow: the differences B − A, what they say, and where the figure lies."""
     import pandas as pd
 
     from featcx_core.comparison import changes
 
-    place, run = Store(store), f"compare-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
-    env = Env(store=str(place.root), run=run)
-    ref = compare_flow(networks, AnalysisSpec(), env, "B against A")
-    folder = place.path(ref)
+    folder = Store(env.store).path(comparison.submit(env, networks=networks, settings=settings).result())
     frame = pd.read_parquet(folder / "comparison.parquet")
     rows = [{name: plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
-    return {
+    results = {
         "differences": rows,
         "readings": changes(frame, "B"),
         "figure": str(folder / "comparison.png"),
         "table": str(folder / "comparison.parquet"),
         "stages": counts(env.store, env.run),
     }
+    if env.shown:
+        from flows.showing import show_comparison
+
+        show_comparison(name, results)
+    return results
+
+
+def compare_env(store: Path, shown: bool = False) -> Env:
+    """Where a comparison works."""
+    run = f"compare-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
+    return Env(store=str(Store(store).root), run=run, shown=shown)
+
+
+def compare_runs(store: Path, networks: Networks, env: Env | None = None) -> dict[str, Any]:
+    """Runs the flow on the Prefect API in force and gives the results in the form of `--json`."""
+    return compare_flow(networks, AnalysisSpec(), env or compare_env(store), "B against A")

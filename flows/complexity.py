@@ -13,13 +13,13 @@ from rich.table import Table
 
 from featcx_core.seeds import derive_seed
 from featcx_core.specs import Numerics, RunSpec
-from featcx_core.store import ArtifactRef, Store
+from featcx_core.store import Store
 from flows.preflight import check, numerics_for
 from flows.recipes import Node, Submit, bootstrap, data_set, disentangle, rows_seed, told
-from flows.results import plain
 from flows.running import Submitter, new_env, settled, task_runner
 from tasks import complexity as stages
 from tasks.engine import Env
+from tasks.frames import plain
 from tasks.progress import counts
 
 UNUSED = {"target", "exemplary", "reliability", "substitution", "variants", "pictures"}
@@ -66,29 +66,20 @@ def task_complexity(submit: Submit, spec: RunSpec, numerics: Numerics) -> Node:
 
 
 @flow(name="task-complexity", flow_run_name="{name}", validate_parameters=False)
-def complexity_flow(spec: RunSpec, env: Env, name: str) -> ArtifactRef:
+def complexity_flow(spec: RunSpec, env: Env, name: str) -> dict[str, Any]:
     """Learns random tasks of known complexity, takes what was learned apart, reports the rank correlation with depth."""
-    submit = Submitter(env)
+    return run_complexity(spec, env)
+
+
+def run_complexity(spec: RunSpec, env: Env) -> dict[str, Any]:
+    """The body of the flow; its results in the form of `--json`."""
+    began, submit = time.monotonic(), Submitter(env)
     report = task_complexity(submit, spec, numerics_for(spec))
     settled(submit.futures)
-    return report.result()
-
-
-def complexity(spec: RunSpec, store: Path, env: Env | None = None) -> dict[str, Any]:
-    """Runs the flow on the Prefect API in force and gives the results in the form of `--json`.
-
-    Raises:
-        InputError: for a spec that cannot run here.
-    """
-    began = time.monotonic()
-    check(spec, store)
-    env = env or new_env(spec, store)
-    name = f"{spec.dataset.source.split(':')[0]}-{len(spec.complexity.depths)}x{len(spec.complexity.seeds)}"
-    report = complexity_flow.with_options(task_runner=task_runner(spec))(spec, env, name)
-    folder = Store(env.store).path(report)
+    folder = Store(env.store).path(report.result())
     found = json.loads((folder / "correlations.json").read_text())
     main = found["mean_order"]
-    return {
+    results = {
         "spec": spec.model_dump(mode="json"),
         "rank_correlation": plain(main["mean"]),
         "rank_correlation_ci": [plain(main["low"]), plain(main["high"])],
@@ -101,6 +92,29 @@ def complexity(spec: RunSpec, store: Path, env: Env | None = None) -> dict[str, 
         "stages": counts(env.store, env.run),
         "seconds": round(time.monotonic() - began, 2),
     }
+    if env.shown:
+        from flows.showing import show_complexity
+
+        show_complexity(complexity_name(spec), results)
+    return results
+
+
+def complexity_name(spec: RunSpec) -> str:
+    """What runs: digits-5x5, depths by seeds."""
+    return f"{spec.dataset.source.split(':')[0]}-{len(spec.complexity.depths)}x{len(spec.complexity.seeds)}"
+
+
+def complexity(spec: RunSpec, store: Path, env: Env | None = None) -> dict[str, Any]:
+    """Runs the flow on the Prefect API in force and gives the results in the form of `--json`.
+
+    Raises:
+        InputError: for a spec that cannot run here.
+    """
+    began = time.monotonic()
+    check(spec, store)
+    env = env or new_env(spec, store)
+    results = complexity_flow.with_options(task_runner=task_runner(spec))(spec, env, complexity_name(spec))
+    return results | {"seconds": round(time.monotonic() - began, 2)}
 
 
 def task_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

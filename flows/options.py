@@ -45,6 +45,11 @@ Over = Annotated[
 STORE = Path("artifacts")
 
 
+def overridden(set_: list[str] | None, **runtime: str | None) -> list[str]:
+    """What --set changes, and options of their own that stand for fields of `runtime`."""
+    return [*(set_ or []), *(f"runtime.{name}={value}" for name, value in runtime.items() if value is not None)]
+
+
 @contextlib.contextmanager
 def errors_as_sentences(debug: bool) -> Iterator[None]:
     """InputError: a sentence and exit code 2. Anything else that fails: a sentence and exit code 1."""

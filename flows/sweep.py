@@ -80,7 +80,10 @@ def comparison(
     """The last stage: the tidy table over all points, and the report on it."""
     about = {
         name: {"arch": point.target.net, "samples": point.target.samples, "seed": point.seed}
-        | {path: json.dumps(value) if isinstance(value := read(point, path), list | dict) else value for path in spec.over}
+        | {
+            path: json.dumps(value) if isinstance(value := read(point, path), list | dict) else value
+            for path in spec.over
+        }
         for name, point in grid.items()
     }
     shown = told(spec.base, {"complexity"}) | {

@@ -42,7 +42,7 @@ def test_shards_that_run_at_once_see_different_gpus(tmp_path: Path) -> None:
 def test_a_sweep_outlives_one_of_two_nodes(tmp_path: Path) -> None:
     from ray.cluster_utils import Cluster
 
-    sizes = ("--sizes", "40,80")
+    sizes = ("--sizes", "40,80", "--set", "reliability.enabled=false")
     node = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
     try:

@@ -1,0 +1,301 @@
+"""`featcx serve`: registers the deployments and their schedules with a Prefect server, and runs what is triggered."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import tomllib
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from featcx_core.errors import InputError
+from featcx_core.specs import nearest
+
+if TYPE_CHECKING:
+    from prefect import Flow
+    from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentScheduleUpdate
+    from prefect.deployments.runner import RunnerDeployment
+
+    Schedule = DeploymentScheduleCreate | DeploymentScheduleUpdate
+
+NO_SERVER = (
+    "There is no Prefect server to serve to: start one with `prefect server start`, then set "
+    "PREFECT_API_URL=http://127.0.0.1:4200/api and run this again."
+)
+
+
+class Planned(NamedTuple):
+    """A schedule: a deployment that runs with these parameters at these times.
+
+    Attributes:
+        active: whether it runs as soon as it is registered; from then on its switch in the UI counts.
+    """
+
+    name: str
+    deployment: str
+    cron: str
+    parameters: dict[str, Any]
+    timezone: str = "UTC"
+    active: bool = True
+
+
+NIGHTLY = Planned(
+    "nightly-sizes",
+    "sweep",
+    "0 1 * * *",
+    {"preset": "mnist", "sizes": [100, 200, 500, 1000], "seeds": [0, 1]},
+    active=False,
+)
+
+
+def read_schedules(path: Path) -> list[Planned]:
+    """The schedules of a TOML file: tables [[schedule]] with the fields of `Planned`.
+
+    Raises:
+        InputError: for a file or a schedule that will not do.
+    """
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); give a TOML file with --schedules.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}.") from error
+    tables = values.get("schedule")
+    if not isinstance(tables, list) or set(values) != {"schedule"}:
+        raise InputError(f"{path} holds no schedules; write a table [[schedule]] for each.")
+    return [_planned(table, f"{path}: schedule {number}") for number, table in enumerate(tables, 1)]
+
+
+def _planned(table: dict[str, Any], where: str) -> Planned:
+    known: dict[str, type] = {
+        "name": str,
+        "deployment": str,
+        "cron": str,
+        "parameters": dict,
+        "timezone": str,
+        "active": bool,
+    }
+    for name, value in table.items():
+        if name not in known:
+            raise InputError(f"{where} has a field '{name}'; {nearest(name, list(known))}")
+        if not isinstance(value, known[name]):
+            raise InputError(f"{where}: {name} = {value!r} will not do: give a {known[name].__name__}.")
+    missing = [name for name in ("name", "deployment", "cron") if name not in table]
+    if missing:
+        raise InputError(f"{where} has no {missing[0]}; a schedule takes name, deployment and cron.")
+    return Planned(**{"parameters": {}, **table})
+
+
+def check_schedules(schedules: list[Planned]) -> None:
+    """Whether all can be registered; nothing is, otherwise.
+
+    Raises:
+        InputError: with the schedule's name and what to do.
+    """
+    from flows.deployments import FLOWS
+
+    seen = set()
+    for planned in schedules:
+        where = f"The schedule '{planned.name}'"
+        if planned.name in seen:
+            raise InputError(f"{where} is there twice; give each a name of its own ('{NIGHTLY.name}' is built in).")
+        if planned.name in FLOWS or set(planned.name) & set("/%&><{}"):
+            raise InputError(f"{where} cannot be called so; give it a name like '{NIGHTLY.name}'.")
+        seen.add(planned.name)
+        if planned.deployment not in FLOWS:
+            raise InputError(
+                f"{where} is of a deployment '{planned.deployment}'; {nearest(planned.deployment, list(FLOWS))}"
+            )
+        _check_times(planned, where)
+        _check_parameters(planned, where)
+
+
+def _check_times(planned: Planned, where: str) -> None:
+    from zoneinfo import ZoneInfo
+
+    from prefect.schedules import Cron
+
+    try:
+        Cron(planned.cron)
+    except ValueError:
+        raise InputError(
+            f"{where} has a cron line that does not parse: '{planned.cron}'; write minute, hour, day, month and weekday, "
+            "such as '0 1 * * *'."
+        ) from None
+    try:
+        ZoneInfo(planned.timezone)
+    except (ValueError, OSError, KeyError):
+        raise InputError(
+            f"{where}: there is no time zone '{planned.timezone}'; write one like Europe/Berlin."
+        ) from None
+
+
+def _check_parameters(planned: Planned, where: str) -> None:
+    """As the form and the run itself would."""
+    from flows.deployments import FLOWS, filled_spec, filled_sweep
+    from flows.grid import points
+
+    flow, given = FLOWS[planned.deployment], planned.parameters
+    for name in given:
+        if name not in flow.parameters.properties:
+            raise InputError(f"{where} gives '{name}'; {nearest(name, list(flow.parameters.properties))}")
+    asked = {name: given.get(name, about.get("default")) for name, about in flow.parameters.properties.items()}
+    try:
+        if planned.deployment == "sweep":
+            points(filled_sweep(**asked))
+        elif planned.deployment != "compare":
+            filled_spec(**asked)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def server_url() -> str:
+    """The address of the Prefect server's API, which answers.
+
+    Raises:
+        InputError: without one.
+    """
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    if not url:
+        raise InputError(NO_SERVER)
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=10) as answer:
+            answer.read()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise InputError(
+            f"The Prefect server at {url} does not answer ({reason}); start it with `prefect server start`, or correct "
+            "PREFECT_API_URL."
+        ) from None
+    return str(url)
+
+
+def deployments(schedules: list[Planned]) -> Iterator[RunnerDeployment]:
+    """One deployment a flow, and one a schedule, whose parameters are the deployment's own.
+
+    They would fit into the schedule, too, but the UI's switch empties a schedule's parameters (Prefect 3.8.8, issue 17982).
+    """
+    from prefect.schedules import Cron
+    from prefect.types.entrypoint import EntrypointType
+
+    from flows.deployments import FLOWS
+    from flows.forms import worded
+
+    def made(flow: Flow[Any, Any], name: str, **more: Any) -> RunnerDeployment:
+        installed = EntrypointType.MODULE_PATH
+        deployment = flow.to_deployment(name, paused=False, entrypoint_type=installed, work_pool_name=None, **more)
+        return cast("RunnerDeployment", deployment)  # a coroutine where a loop runs, which is not here
+
+    for name, flow in FLOWS.items():
+        yield made(flow, name, tags=["featcx"])
+    for each in schedules:
+        flow = FLOWS[each.deployment]
+        deployment = made(
+            flow,
+            each.name,
+            schedules=[Cron(each.cron, timezone=each.timezone, active=each.active, slug=each.name)],
+            parameters=worded(each.parameters),
+            description=f"Runs `{each.deployment}` at {each.cron} ({each.timezone}) with the *Parameters* given here, while "
+            f"its schedule is switched on.\n\n{flow.description}",
+            tags=["featcx", "schedule"],
+        )
+        deployment.schedules = [*with_switches(f"{flow.name}/{each.name}", deployment.schedules or [])]
+        yield deployment
+
+
+def with_switches(full_name: str, own: Sequence[Schedule]) -> list[Schedule]:
+    """The schedules to register: Prefect replaces all of a deployment's, and would forget what the UI has changed."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        try:
+            there = client.read_deployment_by_name(full_name).schedules
+        except ObjectNotFound:
+            return [*own]
+    active = {schedule.slug: schedule.active for schedule in there}
+    switched = [each.model_copy(update={"active": active.get(each.slug, each.active)}) for each in own]
+    added = [
+        DeploymentScheduleCreate(schedule=each.schedule, active=each.active, parameters=each.parameters)
+        for each in there
+        if not each.slug
+    ]
+    return [*switched, *added]
+
+
+def serve_flows(
+    store: Path,
+    device: str | None,
+    runner: str | None,
+    schedules: Path | None,
+    limit: int | None,
+    report_host: str,
+    report_port: int,
+) -> None:
+    """Serves until it is told to stop; then schedules rest until the next time, and running flows end.
+
+    Args:
+        device, runner: for all runs, as on the command line; None: the environment's or the default.
+        schedules: a TOML file, in addition to the one built in.
+        limit: runs at the same time; None: as many as there are devices.
+
+    Raises:
+        InputError: for anything that does not fit; then nothing has been registered.
+    """
+    from flows.embedded import prepare_environment
+
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")  # what the runs say, the UI shows
+    os.environ.setdefault("PREFECT_RUNNER_POLL_FREQUENCY", "2")  # seconds; a click starts a run at once
+    prepare_environment(debug=False)
+    from flows.place import given_runtime, set_place
+    from flows.preflight import check_runtime, check_store
+    from flows.report_route import reports_served
+    from tasks.ui import ROUTE
+
+    check_store(store)
+    set_place(store, device=device, runner=runner)
+    places = check_runtime(given_runtime())
+    planned = [NIGHTLY, *(read_schedules(schedules) if schedules else [])]
+    check_schedules(planned)
+    url = server_url()
+    with reports_served(store, report_host, report_port) as address:
+        os.environ[ROUTE] = address
+        ready = list(deployments(planned))
+        print(f"Prefect's UI:  {url.removesuffix('/api')}/deployments", flush=True)
+        print(f"Reports:       {address}", flush=True)
+        asyncio.run(_run_what_is_triggered(ready, limit or places))
+
+
+async def _run_what_is_triggered(deployments: list[RunnerDeployment], limit: int) -> None:
+    """Registers the deployments and runs them until SIGINT or SIGTERM; then cancels what runs and pauses the schedules."""
+    from anyio import create_task_group
+    from prefect.runner import Runner
+
+    worker, told, loop = Runner(name="featcx", limit=limit), asyncio.Event(), asyncio.get_running_loop()
+    for deployment in deployments:
+        await worker.aadd_deployment(deployment)
+    async with create_task_group() as tasks:
+        tasks.start_soon(worker.start)
+        while not worker.started:
+            await asyncio.sleep(0.05)
+        for number in (
+            signal.SIGINT,
+            signal.SIGTERM,
+        ):  # Prefect's own handler for SIGTERM, set by now, ends in a traceback
+            loop.add_signal_handler(number, told.set)
+        named = ", ".join(str(deployment.name) for deployment in deployments)
+        print(f"Serving {named}; {limit} at a time. Ctrl-C ends it.", flush=True)
+        await told.wait()
+        print(
+            "featcx: stopping; running flows are cancelled, their finished stages are kept.",
+            file=sys.stderr,
+            flush=True,
+        )
+        await worker.astop()
