@@ -2,9 +2,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: run test check lint bench clean
+.PHONY: setup run test check lint bench clean
 
-run: $(VENV)/.installed  ## set up everything and analyse the default target
+setup: $(VENV)/.installed  ## the environment in .venv, with featcx and what it needs
+
+run: setup  ## set up everything and analyse the default target
 	$(BIN)/featcx run mnist
 
 test: lint  ## set up everything, lint, check types, run every test

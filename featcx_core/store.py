@@ -254,7 +254,7 @@ def _known_sha256(path: Path) -> str:
     return _stamped_sha256(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _stamped_sha256(path: Path, size: int, changed: int, inode: int) -> str:
     return _sha256(path)
 

@@ -247,11 +247,11 @@ def compare(
 
         prepare_environment(debug)
         with PrefectServer() as server:
-            from flows.compare import networks_of
+            from flows.compare import compare_env, networks_of
 
             networks = networks_of(store, a, b)
             with reporting_to(server.url()):
-                results = compare_runs(store, networks)
+                results = compare_runs(store, networks, compare_env(store, shown=server.own is not None))
         Console().print(comparison_table(results))
         for sentence in results["readings"]:
             print(sentence)
@@ -303,7 +303,7 @@ def workflow_server(console: Console, store: Path, debug: bool) -> Iterator[Live
             from flows.recipes import count_stages
             from flows.running import new_env
 
-            env, url = new_env(spec, store), server.url()
+            env, url = new_env(spec, store, shown=server.own is not None), server.url()
             starting.close()
             with reporting_to(url), live_display(env, count_stages(recipe), console):
                 yield env

@@ -199,7 +199,7 @@ def task_complexity(preset: Any, settings: Any) -> State[Any] | None:
 
 @deployed(
     "compare",
-    lambda a, b: f"{b[:12]} against {a[:12]}",
+    lambda a, b: f"{b[:12]} against {a[:12]}" if a and b else "compare",
     """Holds two analysed targets against each other, order by order: paired differences with intervals.
 
 Give the keys of two runs' reports, or how they begin; the address of a report holds its key, and so does

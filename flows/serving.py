@@ -6,14 +6,13 @@ import asyncio
 import os
 import signal
 import sys
-import tomllib
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from featcx_core.errors import InputError
-from featcx_core.specs import nearest
+from flows.timetable import NIGHTLY, Planned, check_schedules, read_schedules
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -26,131 +25,6 @@ NO_SERVER = (
     "There is no Prefect server to serve to: start one with `prefect server start`, then set "
     "PREFECT_API_URL=http://127.0.0.1:4200/api and run this again."
 )
-
-
-class Planned(NamedTuple):
-    """A schedule: a deployment that runs with these parameters at these times.
-
-    Attributes:
-        active: whether it runs as soon as it is registered; from then on its switch in the UI counts.
-    """
-
-    name: str
-    deployment: str
-    cron: str
-    parameters: dict[str, Any]
-    timezone: str = "UTC"
-    active: bool = True
-
-
-NIGHTLY = Planned(
-    "nightly-sizes",
-    "sweep",
-    "0 1 * * *",
-    {"preset": "mnist", "sizes": [100, 200, 500, 1000], "seeds": [0, 1]},
-    active=False,
-)
-
-
-def read_schedules(path: Path) -> list[Planned]:
-    """The schedules of a TOML file: tables [[schedule]] with the fields of `Planned`.
-
-    Raises:
-        InputError: for a file or a schedule that will not do.
-    """
-    try:
-        values = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); give a TOML file with --schedules.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid TOML: {error}.") from error
-    tables = values.get("schedule")
-    if not isinstance(tables, list) or set(values) != {"schedule"}:
-        raise InputError(f"{path} holds no schedules; write a table [[schedule]] for each.")
-    return [_planned(table, f"{path}: schedule {number}") for number, table in enumerate(tables, 1)]
-
-
-def _planned(table: dict[str, Any], where: str) -> Planned:
-    known: dict[str, type] = {
-        "name": str,
-        "deployment": str,
-        "cron": str,
-        "parameters": dict,
-        "timezone": str,
-        "active": bool,
-    }
-    for name, value in table.items():
-        if name not in known:
-            raise InputError(f"{where} has a field '{name}'; {nearest(name, list(known))}")
-        if not isinstance(value, known[name]):
-            raise InputError(f"{where}: {name} = {value!r} will not do: give a {known[name].__name__}.")
-    missing = [name for name in ("name", "deployment", "cron") if name not in table]
-    if missing:
-        raise InputError(f"{where} has no {missing[0]}; a schedule takes name, deployment and cron.")
-    return Planned(**{"parameters": {}, **table})
-
-
-def check_schedules(schedules: list[Planned]) -> None:
-    """Whether all can be registered; nothing is, otherwise.
-
-    Raises:
-        InputError: with the schedule's name and what to do.
-    """
-    from flows.deployments import FLOWS
-
-    seen = set()
-    for planned in schedules:
-        where = f"The schedule '{planned.name}'"
-        if planned.name in seen:
-            raise InputError(f"{where} is there twice; give each a name of its own ('{NIGHTLY.name}' is built in).")
-        if planned.name in FLOWS or set(planned.name) & set("/%&><{}"):
-            raise InputError(f"{where} cannot be called so; give it a name like '{NIGHTLY.name}'.")
-        seen.add(planned.name)
-        if planned.deployment not in FLOWS:
-            raise InputError(
-                f"{where} is of a deployment '{planned.deployment}'; {nearest(planned.deployment, list(FLOWS))}"
-            )
-        _check_times(planned, where)
-        _check_parameters(planned, where)
-
-
-def _check_times(planned: Planned, where: str) -> None:
-    from zoneinfo import ZoneInfo
-
-    from prefect.schedules import Cron
-
-    try:
-        Cron(planned.cron)
-    except ValueError:
-        raise InputError(
-            f"{where} has a cron line that does not parse: '{planned.cron}'; write minute, hour, day, month and weekday, "
-            "such as '0 1 * * *'."
-        ) from None
-    try:
-        ZoneInfo(planned.timezone)
-    except (ValueError, OSError, KeyError):
-        raise InputError(
-            f"{where}: there is no time zone '{planned.timezone}'; write one like Europe/Berlin."
-        ) from None
-
-
-def _check_parameters(planned: Planned, where: str) -> None:
-    """As the form and the run itself would."""
-    from flows.deployments import FLOWS, filled_spec, filled_sweep
-    from flows.grid import points
-
-    flow, given = FLOWS[planned.deployment], planned.parameters
-    for name in given:
-        if name not in flow.parameters.properties:
-            raise InputError(f"{where} gives '{name}'; {nearest(name, list(flow.parameters.properties))}")
-    asked = {name: given.get(name, about.get("default")) for name, about in flow.parameters.properties.items()}
-    try:
-        if planned.deployment == "sweep":
-            points(filled_sweep(**asked))
-        elif planned.deployment != "compare":
-            filled_spec(**asked)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
 
 
 def server_url() -> str:
@@ -189,8 +63,10 @@ def deployments(schedules: list[Planned]) -> Iterator[RunnerDeployment]:
 
     def made(flow: Flow[Any, Any], name: str, **more: Any) -> RunnerDeployment:
         installed = EntrypointType.MODULE_PATH
-        deployment = flow.to_deployment(name, paused=False, entrypoint_type=installed, work_pool_name=None, **more)
-        return cast("RunnerDeployment", deployment)  # a coroutine where a loop runs, which is not here
+        # to_deployment gives a coroutine where a loop runs, which is not here
+        deployment = cast("RunnerDeployment", flow.to_deployment(name, paused=False, entrypoint_type=installed, **more))
+        deployment.work_pool_name = None  # said outright, or a pool that `prefect deploy` has set would stay
+        return deployment
 
     for name, flow in FLOWS.items():
         yield made(flow, name, tags=["featcx"])

@@ -78,16 +78,22 @@ def significance(work: Work, *, components: ArtifactRef, settings: AnalysisSpec,
 
 @stage("shapley", label="{split} {part}")
 def shapley(work: Work, *, components: ArtifactRef, target: ArtifactRef, split: str, part: int) -> dict[str, Any]:
-    """The loss of every coalition for the samples of one Parquet part: one shard."""
+    """The loss of every coalition for the samples of one Parquet part; of more than 14 orders sampled Shapley values."""
     from safetensors.torch import save_file
 
     from featcx_core import networks
     from featcx_core.components import ComponentTable
-    from featcx_core.shapley import coalition_losses
+    from featcx_core.seeds import derive_seed
+    from featcx_core.shapley import EXACT_PLAYERS, coalition_losses
+    from featcx_core.shapley_sampling import PERMUTATIONS, sampled_shapley_values
     from featcx_core.targets import TargetNet
 
     table = ComponentTable.open(work.path(components) / split).parts[part]
     head = networks.load_network(work.path(target), TargetNet, work.device).head
+    if len(table.orders) > EXACT_PLAYERS:
+        sampled = sampled_shapley_values(table, head, seed=derive_seed(0, split), device=work.device)
+        save_file(sampled._asdict(), work.folder / "sampled.safetensors")
+        return {"samples": len(sampled.values), "permutations": PERMUTATIONS}
     losses = coalition_losses(table, head, device=work.device)
     save_file({"losses": losses}, work.folder / "losses.safetensors")
     return {"samples": len(losses), "coalitions": losses.shape[1]}
@@ -104,29 +110,36 @@ def effectiveness(
     settings: AnalysisSpec,
     seed: int,
 ) -> dict[str, Any]:
-    """Shapley values, effectiveness, over-fitting and interactions from the shards' losses."""
+    """Shapley values, effectiveness, over-fitting and interactions from the shards' losses.
+
+    Of more than 14 orders the shards hold sampled values, which leave the table of interactions empty.
+    """
     import torch
     from safetensors.torch import load_file, save_file
 
     from featcx_core.bootstrap import Covariance
     from featcx_core.components import ComponentTable
     from featcx_core.interactions import measure_interactions
-    from featcx_core.shapley import measure_effectiveness, shapley_values
+    from featcx_core.shapley import EXACT_PLAYERS, measure_effectiveness, shapley_values
 
-    def gather(shards: list[ArtifactRef]) -> torch.Tensor:
-        return torch.cat([load_file(work.path(ref) / "losses.safetensors")["losses"] for ref in shards])
-
-    losses = {"train": gather(seen), "test": gather(test)}
-    values = {name: shapley_values(table) for name, table in losses.items()}
-    covariance = Covariance(**load_file(work.path(significance) / "moments.safetensors"))
     orders = ComponentTable.open(work.path(components) / "seen").orders
+    exact = len(orders) <= EXACT_PLAYERS
+
+    def gather(shards: list[ArtifactRef]) -> dict[str, torch.Tensor]:
+        file = "losses.safetensors" if exact else "sampled.safetensors"
+        parts = [load_file(work.path(ref) / file) for ref in shards]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    found = {"train": gather(seen), "test": gather(test)}
+    values = {name: shapley_values(table["losses"]) if exact else table["values"] for name, table in found.items()}
+    covariance = Covariance(**load_file(work.path(significance) / "moments.safetensors"))
     result = measure_effectiveness(
         orders, values["train"], values["test"], covariance, confidence=settings.confidence, seed=seed
     )
     result.orders.to_parquet(work.folder / "orders.parquet")
     pairs = measure_interactions(
         orders,
-        {"seen": losses["train"], "test": losses["test"]},
+        {"seen": found["train"]["losses"], "test": found["test"]["losses"]} if exact else {},
         draws=settings.bootstrap,
         confidence=settings.confidence,
         seed=seed,
@@ -135,8 +148,12 @@ def effectiveness(
     save_file(values, work.folder / "values.safetensors")
     save_file({name: t.contiguous() for name, t in result.draws.items()}, work.folder / "draws.safetensors")
     ends = {}
-    for name, table in losses.items():
-        ends[f"{name}_loss_empty"], ends[f"{name}_loss_full"] = (float(table[:, s].double().mean()) for s in (0, -1))
+    for name, table in found.items():
+        empty, full = table["losses"].T[[0, -1]] if exact else (table["loss_empty"], table["loss_full"])
+        ends[f"{name}_loss_empty"], ends[f"{name}_loss_full"] = (
+            float(empty.double().mean()),
+            float(full.double().mean()),
+        )
     (work.folder / "losses.json").write_text(json.dumps(ends, indent=1))
     return ends
 

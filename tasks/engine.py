@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import inspect
 import platform
 import time
@@ -93,11 +94,13 @@ class StoreCache(CachePolicy):
     """Prefect's record of a stage counts only while the store holds the payload whole; otherwise it is removed."""
 
     stage: str = ""
+    module: str = ""
 
     def compute_key(
         self, task_ctx: Any, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
     ) -> str | None:
         """The stage's name and key, which is also the record's file name."""
+        importlib.import_module(self.module)  # a worker process has not met this stage before its first task
         stage, env = STAGES[self.stage], inputs["env"]
         arguments = {name: value for name, value in inputs.items() if name != "env"}
         key, store = stage.key(arguments), Store(env.store)
@@ -143,7 +146,7 @@ class Stage:
         self.task: Task[..., ArtifactRef] = Task(
             run,
             name=name,
-            cache_policy=StoreCache(stage=name),
+            cache_policy=StoreCache(stage=name, module=body.__module__),
             persist_result=True,
             result_serializer="json",
             log_prints=False,

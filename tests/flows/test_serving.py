@@ -1,0 +1,126 @@
+"""Schedules that files name: read, refused in a sentence, registered without forgetting what the UI has switched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.exceptions import ObjectNotFound
+
+from featcx_core.errors import InputError
+from flows.serving import deployments, with_switches
+from flows.timetable import NIGHTLY, Planned, check_schedules, read_schedules
+
+WEEKLY = """
+[[schedule]]
+name = "weekly"
+deployment = "analyze"
+cron = "0 3 * * sun"
+timezone = "Europe/Berlin"
+parameters = { preset = "digits", settings = { variants = { pruned = false }, reliability = { enabled = false } } }
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "schedules.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def there(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the server has, by a deployment's full name."""
+    found = dict[str, Any]()
+
+    class Client:
+        def __enter__(self) -> Client:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+        def read_deployment_by_name(self, name: str) -> Any:
+            if name not in found:
+                raise ObjectNotFound(KeyError(name))
+            return SimpleNamespace(schedules=found[name])
+
+    monkeypatch.setattr("prefect.client.orchestration.get_client", lambda sync_client: Client())
+    return found
+
+
+def schedule(cron: str, active: bool, slug: str | None = None) -> DeploymentScheduleCreate:
+    return DeploymentScheduleCreate(schedule=CronSchedule(cron=cron), active=active, slug=slug)
+
+
+def test_schedules_become_deployments_with_their_parameters(tmp_path: Path, there: dict[str, Any]) -> None:
+    planned = [NIGHTLY, *read_schedules(written(tmp_path, WEEKLY))]
+    check_schedules(planned)
+    made = {deployment.name: deployment for deployment in deployments(planned)}
+    assert list(made) == ["analyze", "sweep", "task-complexity", "compare", "nightly-sizes", "weekly"]
+    assert made["weekly"].flow_name == "analyze"
+    assert made["weekly"].parameters == {
+        "preset": "digits",
+        "settings": {"variants": {"pruned": False}, "reliability": {"enabled": "off"}},
+    }
+    [weekly] = made["weekly"].schedules
+    assert (weekly.schedule.cron, weekly.schedule.timezone, weekly.active) == ("0 3 * * sun", "Europe/Berlin", True)
+    [nightly] = made["nightly-sizes"].schedules
+    assert not nightly.active
+    assert not made["sweep"].schedules
+
+
+def test_a_switch_in_the_ui_outlives_the_next_start(there: dict[str, Any]) -> None:
+    own = [schedule("0 1 * * *", False, "nightly-sizes")]
+    assert with_switches("sweep/nightly-sizes", own) == own
+    there["sweep/nightly-sizes"] = [schedule("0 9 * * *", True, "nightly-sizes"), schedule("0 5 * * *", True)]
+    kept = [(each.schedule.cron, each.active, each.slug) for each in with_switches("sweep/nightly-sizes", own)]
+    assert kept == [("0 1 * * *", True, "nightly-sizes"), ("0 5 * * *", True, None)]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[[schedule]", "is not valid TOML"),
+        ("a = 1", "holds no schedules"),
+        ("schedule = []\nother = 1", "holds no schedules"),
+        ('[[schedule]]\nname = "x"\ncron = "0 1 * * *"', "schedule 1 has no deployment"),
+        (WEEKLY + 'hour = "3"', "has a field 'hour'"),
+        (WEEKLY.replace('"0 3 * * sun"', "3"), "cron = 3 will not do"),
+    ],
+)
+def test_a_file_that_will_not_do_is_told(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        read_schedules(written(tmp_path, text))
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        read_schedules(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("planned", "says"),
+    [
+        (Planned("x", "sweep", "99 1 * * *", {}), "'x' has a cron line that does not parse: '99 1"),
+        (Planned("x", "sweep", "every night", {}), "does not parse"),
+        (Planned("x", "swep", "0 1 * * *", {}), "did you mean 'sweep'"),
+        (Planned("x", "sweep", "0 1 * * *", {}, "Europe/Atlantis"), "no time zone 'Europe/Atlantis'"),
+        (Planned("x", "sweep", "0 1 * * *", {"size": [1]}), "did you mean 'sizes'"),
+        (Planned("x", "sweep", "0 1 * * *", {"preset": "digits", "sizes": [9, 9]}), "'x': The sweep lists .* twice"),
+        (
+            Planned("x", "analyze", "0 1 * * *", {"settings": {"target": {"samples": 0}}}),
+            "target.samples = 0 will not do",
+        ),
+        (Planned("x", "analyze", "0 1 * * *", {"preset": "digit"}), "There is no preset 'digit'"),
+        (Planned("nightly-sizes", "analyze", "0 1 * * *", {}), "there twice"),
+        (Planned("sweep", "sweep", "0 1 * * *", {}), "cannot be called so"),
+        (Planned("a/b", "sweep", "0 1 * * *", {}), "cannot be called so"),
+    ],
+)
+def test_a_schedule_that_will_not_do_is_told(planned: Planned, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        check_schedules([NIGHTLY, planned])
