@@ -20,6 +20,7 @@ CONTENTS = {
     "components": ["ComponentTable", "decompose", "extract"],  # c^(l) and Δf, in memory or in Parquet
     "significance": ["measure_significance"],  # Var[c]/Var[f]
     "shapley": ["coalition_losses", "shapley_values", "shapley_weights", "measure_effectiveness"],
+    "shapley_sampling": ["sampled_shapley_values"],  # more than 14 components
     "substitution": ["measure_substitution"],  # Φ in place of f
     "reliability": ["Trunk", "fit_cycle", "measure_reliability"],  # what nets of the same task share
     "decodability": ["measure_decodability"],  # what a linear map reads off another net

@@ -1,0 +1,264 @@
+"""Heads that pool: recognised by structure alone, and the same losses as by running the head on every coalition."""
+
+import logging
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from featcx_core import coalitions, shapley
+from featcx_core.coalitions import subset_sums
+from featcx_core.components import ComponentTable, extract
+from featcx_core.pooled import pooled_head
+from featcx_core.prefetch import read_ahead
+from featcx_core.shapley import coalition_losses
+from featcx_core.split import split_net
+from featcx_core.targets import TargetNet
+
+
+def seeded_table(n, players, shape, seed=0, scale=1.0):
+    rng = torch.Generator().manual_seed(seed)
+    return ComponentTable.from_tensors(
+        scale * torch.randn(n, players, *shape, generator=rng),
+        torch.randn(n, *shape, generator=rng),
+        torch.randint(4, (n,), generator=rng),
+    )
+
+
+@torch.no_grad()
+def direct_losses(table, head):
+    """The head itself in float64 on a sum of its own for every coalition."""
+    maps, labels = (torch.cat(parts) for parts in zip(*table.stacked(), strict=True))
+    head, maps, players = head.double(), maps.double(), len(table.orders)
+    columns = []
+    for s in range(2**players):
+        feature = sum((maps[:, i] for i in range(players) if s >> i & 1), maps[:, players])
+        columns.append(F.cross_entropy(head(feature.clone()), labels, reduction="none"))  # the head may overwrite it
+    head.float()
+    return torch.stack(columns, 1).float()
+
+
+class Written(nn.Module):
+    """A head whose forward pass is the given function of (self, x)."""
+
+    def __init__(self, function, channels=6, classes=4):
+        super().__init__()
+        self.function, self.fc, self.drop = function, nn.Linear(channels, classes), nn.Dropout(0.5)
+        self.shift = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+POOLING = {
+    "sequential": (True, lambda: nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))),
+    "sequential, pair, nested": (
+        True,
+        lambda: nn.Sequential(
+            nn.Sequential(nn.Identity(), nn.ReLU(inplace=True)),
+            nn.Dropout(0.3),
+            nn.AdaptiveAvgPool2d((1, 1)),
+            nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4)),
+        ),
+    ),
+    "without ReLU": (False, lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))),
+    "ReLU after pooling": (
+        False,
+        lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.ReLU(), nn.Flatten(), nn.Linear(6, 4)),
+    ),
+    "mean": (True, lambda: Written(lambda m, x: m.fc(F.relu(x).mean((2, 3))))),
+    "mean of named dimensions": (True, lambda: Written(lambda m, x: m.fc(x.relu().mean(dim=[-1, -2])))),
+    "mean that keeps": (False, lambda: Written(lambda m, x: m.fc(torch.mean(x, (-2, -1), keepdim=True).flatten(1)))),
+    "functions": (True, lambda: Written(lambda m, x: m.fc(torch.flatten(F.adaptive_avg_pool2d(torch.relu(x), 1), 1)))),
+    "dropout": (True, lambda: Written(lambda m, x: m.fc(m.drop(m.drop(F.relu(x)).mean((2, 3)))))),
+    "a parameter behind": (True, lambda: Written(lambda m, x: m.fc(F.relu(x.clone()).mean((2, 3)) + m.shift))),
+}
+NOT_ONE_LAYER = {"sequential, pair, nested", "ReLU after pooling", "a parameter behind"}
+OTHER = {
+    "no pooling": lambda: nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(6 * 9, 4)),
+    "coarse pooling": lambda: nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 4)),
+    "convolution first": lambda: nn.Sequential(
+        nn.Conv2d(6, 6, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)
+    ),
+    "another activation": lambda: nn.Sequential(nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)),
+    "maximum": lambda: nn.Sequential(nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(6, 4)),
+    "mean over one dimension": lambda: Written(lambda m, x: m.fc(F.relu(x).mean(3).amax(2))),
+    "mean over channels": lambda: Written(lambda m, x: m.fc(x.mean((1, 2)).repeat(1, 2))),
+    "the feature twice": lambda: Written(lambda m, x: m.fc(F.relu(x).mean((2, 3)) + x.amax((2, 3)))),
+    "a parameter in front": lambda: Written(lambda m, x: m.fc(F.relu(x + m.shift[:, None, None]).mean((2, 3)))),
+    "a scale in front": lambda: Written(lambda m, x: m.fc(F.relu(2 * x).mean((2, 3)))),
+    "cannot be traced": lambda: Written(
+        lambda m, x: m.fc(F.relu(x).mean((2, 3))) if x.shape[0] > 0 else m.fc(x[..., 0, 0])
+    ),
+}
+
+
+@pytest.mark.parametrize("name", POOLING)
+def test_heads_that_pool_are_recognised_and_give_the_same_losses(name):
+    torch.manual_seed(1)
+    relu, build = POOLING[name]
+    head, table = build().eval(), seeded_table(140, 5, (6, 3, 3))
+    found = pooled_head(head)
+    assert found is not None
+    assert found.relu == relu
+    assert (found.linear is None) == (name in NOT_ONE_LAYER)
+    torch.testing.assert_close(coalition_losses(table, head), direct_losses(table, head), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_other_heads_are_run_as_they_are(name):
+    torch.manual_seed(1)
+    head, table = OTHER[name]().eval(), seeded_table(140, 4, (6, 3, 3))
+    assert pooled_head(head) is None
+    torch.testing.assert_close(coalition_losses(table, head), direct_losses(table, head), rtol=1e-5, atol=1e-5)
+
+
+def test_dropout_in_training_is_not_left_out():
+    head = nn.Sequential(nn.Dropout(0.5), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
+    assert pooled_head(head.train()) is None
+    assert pooled_head(head.eval()) is not None
+
+
+def test_heads_of_split_nets_are_recognised(digits):
+    assert pooled_head(TargetNet("resnet8", digits.shape, 10).eval().head).relu
+    plain = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 10))
+    assert pooled_head(split_net(plain, "1", True, (1, 8, 8)).head).relu
+    assert not pooled_head(split_net(plain, "1", False, (1, 8, 8)).head).relu
+    overwriting = Written(lambda m, x: m.fc(F.relu_(m.drop(x)).mean((2, 3))), 1)
+    assert pooled_head(split_net(overwriting, "drop", False, (1, 8, 8)).head).relu
+
+
+@pytest.mark.parametrize("players", [1, 3, 4, 6, 9])
+@pytest.mark.parametrize("relu", [True, False])
+def test_any_number_of_players(players, relu):
+    torch.manual_seed(0)
+    layers = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4)]
+    head, table = nn.Sequential(*[nn.ReLU()] * relu, *layers).eval(), seeded_table(20, players, (5, 2, 3))
+    torch.testing.assert_close(coalition_losses(table, head), direct_losses(table, head), rtol=1e-5, atol=1e-5)
+
+
+def test_subset_sums_by_bitmask():
+    sums = subset_sums(
+        torch.tensor([100]), [torch.tensor([2**i]) for i in range(5)], torch.empty(32, 1, dtype=torch.int64)
+    )
+    assert sums.flatten().tolist() == [100 + s for s in range(32)]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2), st.integers(1, 4), st.integers(1, 20), st.integers(1, 40), st.sampled_from([1.0, 1e-3, 1e3]))
+def test_what_is_compiled_and_what_is_not_are_exact_within_rounding(upper, lower, channels, places, scale):
+    """Against float64, relative to the largest term; 20 rows are one full and one short chunk of the plain way."""
+    rng = torch.Generator().manual_seed(channels)
+    root = torch.randn(20, channels, places, generator=rng)
+    parts = [scale * torch.randn(20, channels, places, generator=rng) for _ in range(lower + upper)]
+    sums = subset_sums(root.double(), [p.double() for p in parts], torch.empty(2 ** len(parts), *root.shape).double())
+    exact = sums.relu().mean(-1).transpose(0, 1)
+    members = torch.tensor([[s >> i & 1 for i in range(upper)] for s in range(2**upper)], dtype=torch.float32)
+    largest = max(float(part.abs().max()) for part in (root, *parts))
+    for found in (
+        coalitions._subset_totals(members.view(2**upper, upper), torch.ones(()), root, parts[lower:], parts[:lower]),
+        coalitions._plain(root, parts[lower:], parts[:lower]),
+    ):
+        assert found.shape == (20, 2**upper, 2**lower, channels)
+        assert (found.flatten(1, 2) / places - exact).abs().max() <= 1e-6 * largest
+
+
+def test_the_compiled_kernel_gives_the_plain_losses_within_rounding(monkeypatch):
+    """On a last batch of fewer rows too; and the second call gives the first one's bytes."""
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)).eval()
+    table = seeded_table(150, 5, (6, 3, 3))
+    plain = coalition_losses(table, head)
+    monkeypatch.setattr(coalitions, "FUSED_FROM", 1)
+    if not coalitions._compiles(torch.device("cpu")):
+        pytest.skip("no C++ compiler is installed")
+    fused = coalition_losses(table, head)
+    assert "cpu" not in coalitions.BROKEN
+    torch.testing.assert_close(fused, plain, rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(fused, direct_losses(table, head), rtol=1e-5, atol=2e-6)
+    assert torch.equal(coalition_losses(table, head), fused)
+
+
+def test_where_compiling_fails_the_plain_way_is_taken(monkeypatch, caplog):
+    def fails():
+        raise RuntimeError("no such compiler")
+
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)).eval()
+    table = seeded_table(140, 5, (6, 3, 3))
+    plain = coalition_losses(table, head)
+    monkeypatch.setattr(coalitions, "FUSED_FROM", 1)
+    monkeypatch.setattr(coalitions, "BROKEN", set())
+    monkeypatch.setattr(coalitions, "_compiled", fails)
+    monkeypatch.setenv("CXX", "sh")  # any program that exists
+    with caplog.at_level(logging.WARNING):
+        torch.testing.assert_close(coalition_losses(table, head), plain, rtol=1e-5, atol=2e-6)
+    assert len(caplog.records) == 1
+    monkeypatch.setattr(coalitions, "BROKEN", set())
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert not coalitions._compiles(torch.device("cpu"))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 139), st.integers(1, 150), st.sampled_from(["sequential", "without ReLU", "no pooling"]))
+def test_losses_do_not_depend_on_shards_or_batches(cut, batch, name):
+    """Two shards and batches of any size against the whole: equal within rounding."""
+    torch.manual_seed(0)
+    head = (POOLING[name][1] if name in POOLING else OTHER[name])().eval()
+    table = seeded_table(140, 4, (6, 3, 3))
+    whole, source = coalition_losses(table, head), table._source
+    shards = []
+    for rows in (slice(0, cut), slice(cut, None)):
+        maps = torch.stack([source[column][rows] for column in table.tensor_columns[:-1]], 1)
+        shards.append(ComponentTable.from_tensors(maps, source["residual"][rows], source["label"][rows]))
+    default, shapley.BATCH = shapley.BATCH, batch
+    try:
+        found = torch.cat([coalition_losses(shard, head) for shard in shards])
+    finally:
+        shapley.BATCH = default
+    torch.testing.assert_close(found, whole, rtol=1e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_tables_in_files_are_read_ahead_to_the_same_losses(tmp_path, dtype):
+    torch.manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
+    nets = {4: lambda x: x.repeat(1, 6, 1, 1) * 0.5, 7: lambda x: x.repeat(1, 6, 1, 1) ** 2}
+    images, labels = torch.rand(150, 1, 3, 3, generator=rng), torch.randint(4, (150,), generator=rng)
+    extract(
+        lambda x: torch.tanh(x.repeat(1, 6, 1, 1)), nets, images, labels, torch.arange(150), tmp_path,
+        normalise=lambda x: x, device=torch.device("cpu"), part_rows=90, dtype=dtype,
+    )  # fmt: skip
+    table, head = ComponentTable.open(tmp_path), POOLING["sequential"][1]().eval()
+    assert [len(part) for part in table.parts] == [90, 60]
+    torch.testing.assert_close(coalition_losses(table, head), direct_losses(table, head), rtol=1e-5, atol=1e-5)
+    other = (labels + 1) % 4
+    relabelled = ComponentTable.from_tensors(*map(torch.cat, zip(*[
+        (torch.stack([b[c] for c in table.tensor_columns[:-1]], 1).float(), b["residual"].float()) for b in table.batches()
+    ], strict=True)), other)  # fmt: skip
+    torch.testing.assert_close(
+        coalition_losses(table, head, other), direct_losses(relabelled, head), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_reading_ahead_keeps_order_and_passes_errors_on():
+    def source():
+        yield from range(20)
+        raise OSError("the disk is gone")
+
+    taken = []
+    with pytest.raises(OSError, match="disk is gone"):
+        taken += [taken.append(item) for item in read_ahead(source())]
+    assert taken == list(range(20))
+    assert list(read_ahead([])) == []
+
+
+def test_reading_ahead_stops_with_its_consumer():
+    taken = []
+    items = read_ahead((taken.append(i) or i for i in range(1000)), depth=2)
+    assert [next(items) for _ in range(3)] == [0, 1, 2]
+    items.close()
+    assert len(taken) <= 3 + 2 + 1  # what was given out, what waited, and one in the thread's hand
