@@ -16,6 +16,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=f"out of {', '.join(there)}; all by default")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the Markdown file to append to (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions and rows, where a benchmark has such")
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in there]:
         parser.error(f"there is no benchmark {', '.join(unknown)}; choose from {', '.join(there)}")
@@ -24,7 +25,7 @@ def main() -> None:
         module = importlib.import_module(f"benchmarks.{name}")
         title = f"\n## {name}, {machine()}\n\n{(module.__doc__ or '').strip()}\n\n{HEADER}"
         with options.out.open("a", encoding="utf-8") as file:
-            for line in itertools.chain([title], module.rows()):
+            for line in itertools.chain([title], module.rows(quick=options.quick)):
                 print(line, flush=True)
                 print(line, file=file, flush=True)
 

@@ -30,8 +30,8 @@ CAPTUM_SAMPLES, SHAPIQ_SAMPLES = 64, 256
 Peer = Callable[[Tensor, Tensor, nn.Module], Tensor]
 
 
-def rows() -> Iterator[Row]:
-    """Each comparison on one thread and on all cores."""
+def rows(quick: bool = False) -> Iterator[Row]:
+    """Each comparison on one thread and on all cores; quick: on all cores alone."""
     torch.manual_seed(0)
     head = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(SHAPE[0], CLASSES)).eval()
     maps, labels = torch.randn(SAMPLES, PLAYERS + 1, *SHAPE), torch.randint(CLASSES, (SAMPLES,))
@@ -51,7 +51,7 @@ def rows() -> Iterator[Row]:
             found = peer(maps[:count], labels[:count], head)
             torch.testing.assert_close(found, expected[:count], rtol=1e-4, atol=1e-5)
         try:
-            for threads in sorted({1, cores}):
+            for threads in sorted({cores} if quick else {1, cores}):
                 torch.set_num_threads(threads)
                 on = f"{threads} thread{'s' * (threads > 1)}"
                 yield compare(f"captum, {on}", partial(by, by_captum, CAPTUM_SAMPLES), ours, 5, 2500, "samples")

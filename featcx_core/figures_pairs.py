@@ -43,7 +43,7 @@ def interactions(frames: Frames, theme: Theme = LIGHT, coverage: float | None = 
     figure, (axis,) = panels(theme, height=4.6)
     if not len(orders):
         axis.set_axis_off()
-        axis.text(0.5, 0.5, "a single order has no pair", ha="center", color=theme.muted, fontsize=TEXT)
+        axis.text(0.5, 0.5, "no pair of orders was measured", ha="center", color=theme.muted, fontsize=TEXT)
         return finish(figure, theme, [], foot_line(frames, None, "seen", "test"))
     digits = max(0, 1 - math.floor(math.log10(max(np.nanmax(np.abs(values)), 1e-12))))
 

@@ -189,7 +189,9 @@ def interactions(frames: Frames) -> str:
     """The strongest interaction on seen images, and how many lie clearly above and below zero on each split."""
     rows = records(frames, "interactions")
     if not rows:
-        return "In this run a single order was analysed, which has no pair."
+        return (
+            "In this run no pair of orders was measured: it takes two orders, and above 14 coalitions are only sampled."
+        )
     top = max((row for row in rows if row["split"] == "seen"), key=lambda row: abs(float(row["interaction"])))
     parts = []
     for split in ("seen", "test"):

@@ -277,7 +277,7 @@ class RunSpec(Spec):
     precision: Annotated[Precision, Field(description="training arithmetic; auto: bf16 where the device has it")] = (
         "auto"
     )
-    compile: Annotated[bool, Field(description="torch.compile the training step; pays from κ = 1 on")] = False
+    compile: Annotated[bool, Field(description="torch.compile the training step; on CPUs it gained nothing")] = False
     runtime: RuntimeSpec = RuntimeSpec()
 
 
