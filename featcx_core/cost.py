@@ -249,7 +249,8 @@ def _module(net: Net) -> nn.Module:
 
 
 def _input(module: nn.Module, shape: Shape) -> Tensor:
-    return torch.empty(FEW, *shape, device=next(module.parameters()).device)
+    weight = next(module.parameters(), None)  # a head of pooling alone has none
+    return torch.empty(FEW, *shape, device="meta" if weight is None else weight.device)
 
 
 def _values(count: Count) -> tuple[float, ...]:

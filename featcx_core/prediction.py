@@ -196,7 +196,7 @@ def _pivot(frame: pd.DataFrame, target: str, orders: Iterable[int] | None) -> tu
     if len(nets) < len(columns) + 2:
         raise InputError(
             f"{len(nets)} targets are too few for {len(columns)} predictors: "
-            f"give at least {len(columns) + 2} targets, or choose fewer orders."
+            f"give at least {len(columns) + 2} targets, or choose fewer orders, such as --orders {chosen[0]}."
         )
     return nets, _standardise(np.column_stack(list(columns.values()))), measured
 

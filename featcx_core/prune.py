@@ -13,7 +13,7 @@ from featcx_core.errors import InputError
 from featcx_core.store import ArtifactRef, Store
 
 Manifest = dict[str, Any]
-REPORTS = frozenset({"report", "complexity_report"})
+REPORTS = frozenset({"report", "complexity_report", "sweep_report"})
 
 
 def superfluous(store: Store, keep_last: int | None, max_megabytes: float | None) -> list[Manifest]:

@@ -37,7 +37,7 @@ def write_sweep_report(
     Args:
         table: a row a (target, order), in any order of rows: target, arch, samples, seed, `fields`, order, blocks, the
             analyses under the names of `--json` with `_low` and `_high` for intervals (NaN where missing), and on each
-            row of a target depth (nonlinear layers up to its feature), train_accuracy, test_accuracy, train_loss,
+            row of a target depth (nonlinear layers from image to logits), train_accuracy, test_accuracy, train_loss,
             test_loss, feature_variance, chosen_order, gain, gain_low and gain_high (fractions).
         fields: columns of further varied settings, by their dotted paths.
         failed: target → why it is missing.

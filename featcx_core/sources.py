@@ -1,7 +1,7 @@
 """Where data sets come from: built-in digits, CIFAR-10, Parquet in the Hugging Face layout, image folders.
 
-Every source answers two questions: how many training images a class (cheap, asked before anything is written), and
-the whole data set as tensors.
+Every source answers three questions: how many training images a class and what shape an image has (cheap, asked before
+anything is written), and the whole data set as tensors.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from featcx_core.data import Dataset, check_samples, stratified_split
 from featcx_core.errors import InputError
 from featcx_core.specs import DatasetSpec, nearest
+from featcx_core.split import Shape
 
 Progress = Callable[[int, int], None]
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
@@ -88,6 +89,15 @@ def split_sizes(spec: DatasetSpec, samples: int) -> dict[str, int]:
     return {"pool": sum(counts), "validation": train - sum(counts), "seen": samples, "test": test}
 
 
+def image_shape(spec: DatasetSpec) -> Shape:
+    """(C, H, W) of a source's images, of a user's own by decoding the first.
+
+    Raises:
+        InputError: when the first image cannot be read, with its file and row.
+    """
+    return _source(spec).shape()
+
+
 def _counts(spec: DatasetSpec) -> tuple[tuple[int, ...], int, int]:
     """(pool images a class, training images, test images); read once while the user's files stay as they are."""
     found = [(str(path), path.stat()) for path in source_files(spec)]
@@ -127,6 +137,9 @@ class _Digits:
         raw = self.load(lambda done, total: None)
         return Labels(raw.train[1], raw.test[1], self.classes)
 
+    def shape(self) -> Shape:
+        return 1, 8, 8
+
     def files(self) -> list[Path]:
         return []
 
@@ -145,6 +158,9 @@ class _Mnist(_Digits):
     def labels(self) -> Labels:
         each = np.arange(10)
         return Labels(each.repeat(400), each.repeat(100), self.classes)
+
+    def shape(self) -> Shape:
+        return 1, 28, 28
 
 
 class _Cifar10:
@@ -171,6 +187,9 @@ class _Cifar10:
     def labels(self) -> Labels:
         each = np.arange(10)
         return Labels(each.repeat(5000), each.repeat(1000), self.classes)
+
+    def shape(self) -> Shape:
+        return 3, 32, 32
 
     def files(self) -> list[Path]:
         return []
@@ -202,6 +221,17 @@ class _Parquet:
         for split, values in arrays.items():
             _check_labels(values, classes, f"{split} split of {self.folder}")
         return Labels(arrays["train"], arrays["test"], classes)
+
+    def shape(self) -> Shape:
+        import pyarrow.parquet as pq
+
+        for path in self.parts["train"]:
+            image, _ = self._columns(path)
+            with _readable(path), pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=1, columns=[image]):
+                    if len(batch):
+                        return _shape_of(_blobs(batch.column(0))[0], f"{path}, row 0", self.size)
+        raise InputError(f"The train split of {self.folder} has no rows; featcx needs images in both splits.")
 
     def load(self, progress: Progress) -> RawData:
         import pyarrow.parquet as pq
@@ -306,6 +336,10 @@ class _Folder:
         _check_labels(train, self.classes, f"train split of {self.folder}")
         return Labels(train, test, self.classes)
 
+    def shape(self) -> Shape:
+        first, _ = next(self._paths("train"))
+        return _shape_of(first.read_bytes(), str(first), self.size)
+
     def load(self, progress: Progress) -> RawData:
         labels, splits, done = self.labels(), [], 0
         total = len(labels.train) + len(labels.test)
@@ -385,6 +419,11 @@ def _decode(blob: bytes | None, name: str, size: int | None) -> np.ndarray:
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     pixels = np.asarray(image, dtype=np.uint8)
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def _shape_of(blob: bytes | None, name: str, size: int | None) -> Shape:
+    height, width, channels = _decode(blob, name, size).shape
+    return channels, height, width
 
 
 def _check_shapes(images: list[np.ndarray]) -> None:

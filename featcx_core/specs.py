@@ -295,7 +295,8 @@ class SweepSpec(Spec):
         (), description="root seeds, such as 0, 1, 2; with one seed, spread is unknown; empty: the preset's own"
     )
     over: dict[str, tuple[Any, ...]] = Field(
-        default_factory=dict, description="further fields by path, each with its values: disentangler.width = [8, 16]"
+        default_factory=dict,
+        description='further fields by path, each with its values: {"disentangler.width": [8, 16]}',
     )
 
 

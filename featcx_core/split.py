@@ -154,7 +154,21 @@ def nonlinear_layers(model: nn.Module, in_shape: Shape) -> int:
 
 
 class _CountActivations(TorchDispatchMode):
-    NAMES = ("relu", "gelu", "silu", "elu", "celu", "mish", "leaky_relu", "hardtanh", "hardswish", "sigmoid", "tanh")
+    NAMES = (
+        "relu",
+        "gelu",
+        "silu",
+        "elu",
+        "celu",
+        "mish",
+        "leaky_relu",
+        "hardtanh",
+        "hardswish",
+        "sigmoid",
+        "tanh",
+        "softplus",
+        "_prelu_kernel",
+    )
 
     def __init__(self) -> None:
         super().__init__()

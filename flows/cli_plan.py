@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from featcx_core.specs import RunSpec, SweepSpec
     from flows.plan import Plan, Planned
 
-FEW, MANY = 40, 60  # stages that are listed one by one; lines beyond which networks are put together
+FEW, MANY = 30, 30  # stages that are listed one by one; lines beyond which networks are put together
 COLOURS = {"hit": "cyan", "miss": "yellow", "open": "default"}
 
 
@@ -87,7 +87,10 @@ def announce(console: Console, spec: RunSpec | SweepSpec, store: Path) -> None:
     """How long it will take, where `featcx plan` has timed this device before."""
     from flows.plan import estimate
 
-    seconds = estimate(spec, store)
+    try:
+        seconds = estimate(spec, store)
+    except Exception:  # a run needs no estimate: what is truly wrong the stages say, in their own words
+        return
     if seconds is not None and seconds > 30:
         console.print(f"About {duration(seconds)} by what was timed on this device.", highlight=False)
 
@@ -137,9 +140,11 @@ def stages_table(found: Plan, every: bool = False) -> Table:
     by_kind = grouped(found.stages, lambda s: s.stage)
     one_each = {str(i): [s] for i, s in enumerate(found.stages)}
     groups = one_each if every or len(found.stages) <= FEW else by_network if len(by_network) <= MANY else by_kind
-    table = Table(title="Stages", title_justify="left")
+    hint = None if groups is one_each else "--all: a line a stage"
+    table = Table(title="Stages", title_justify="left", caption=hint, caption_justify="left")
     for heading in ("stage", "state", "why", "work", "time", "memory"):
-        table.add_column(heading, justify="left" if heading in ("stage", "state", "why") else "right")
+        left = heading in ("stage", "state", "why")
+        table.add_column(heading, justify="left" if left else "right", overflow="fold", no_wrap=not left)
     for name, stages in groups.items():
         todo = [s for s in stages if s.state != "hit"]
         work = amount(sum(s.load.flops for s in todo), "FLOP") if todo else "–"
@@ -171,8 +176,9 @@ def states(stages: list[Planned]) -> str:
 
 
 def reasons(stages: list[Planned]) -> str:
-    """Why stages are to be computed, each reason once, those of misses first."""
-    found = list(dict.fromkeys(s.why for s in sorted(stages, key=lambda s: s.state == "open")))
+    """Why stages are to be computed, each reason once: those of misses, or else what the first waits for."""
+    missed = [s.why for s in stages if s.state == "miss"]
+    found = list(dict.fromkeys(missed or [s.why for s in stages[:1]]))
     return "\n".join(found[:2]) + (f"\nand {len(found) - 2} more" if len(found) > 2 else "")
 
 

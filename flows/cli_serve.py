@@ -15,7 +15,7 @@ def serve(
     device: Device = None,
     runner: Runner = None,
     schedules: Annotated[
-        Path | None, typer.Option("--schedules", help="TOML file with schedules of your own: [[schedule]] tables.")
+        Path | None, typer.Option("--schedules", help="TOML file with schedules of your own; README has an example.")
     ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Runs at the same time; default: as many as devices.")

@@ -5,21 +5,18 @@ Figures in seconds that stand here were measured on one core of an AMD EPYC (Zen
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from featcx_core.cost import Count, Net, Step, feature_shape, parameters
-from featcx_core.sources import pool_counts, source_files, split_sizes
+from featcx_core.sources import image_shape, pool_counts, split_sizes
 from featcx_core.specs import DatasetSpec, Numerics, ScheduleSpec
 from flows.loads import (
     DRAWING,
     SETUP,
     Images,
     Load,
-    Shape,
     Table,
     Trained,
     Work,
@@ -30,8 +27,6 @@ from flows.loads import (
     load,
     training,
 )
-
-BUILTIN: dict[str, Shape] = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 
 
 def load_of(stage: str, arguments: dict[str, Any]) -> Load:
@@ -48,30 +43,6 @@ def data(settings: DatasetSpec, files: Any) -> Load:
     images = Images(image_shape(spec), len(counts), sizes)
     each = 2e-4 * math.prod(images.shape[1:]) / 1024 if files else 2e-5  # decoding, by pixels
     return Load((), 0.3 + each * sum(sizes.values()), 2 * images.bytes, images.bytes, images)
-
-
-def image_shape(spec: DatasetSpec) -> Shape:
-    """(C, H, W) of a source's images, by its first image where it is a user's own."""
-    from PIL import Image
-
-    if spec.source in BUILTIN:
-        return BUILTIN[spec.source]
-    path = source_files(spec)[0]
-    with Image.open(io.BytesIO(first_blob(path)) if path.suffix == ".parquet" else path) as image:
-        channels = 1 if image.mode in ("1", "L", "LA") else 3
-        width, height = (spec.size, spec.size) if spec.size else image.size
-    return channels, height, width
-
-
-def first_blob(path: Path) -> bytes:
-    """The bytes of the first image in a Parquet file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        names = [f.name for f in file.schema_arrow if pa.types.is_struct(f.type) or pa.types.is_binary(f.type)]
-        value = next(file.iter_batches(batch_size=1, columns=names[:1])).column(0)[0].as_py()
-    return value["bytes"] if isinstance(value, dict) else value
 
 
 def target(data: Images, net: str, layer: Any, pre_relu: Any, options: Any, **rest: Any) -> Load:
@@ -170,22 +141,35 @@ def significance(components: Table, settings: Any, **_: Any) -> Load:
 
 
 def shapley(components: Table, target: Trained, split: str, part: int, **_: Any) -> Load:
-    """The head on every coalition of one part's rows."""
-    n = min(1024, components.rows[split])
-    head, coalitions = Step(target.net.part("head"), (), components.shape, 64), 2.0**components.players
-    walk = Count(0, 4.0 * 64 * components.elements, 8)
-    size = 64 * 4.0 * 2 * (components.players + 1) * components.elements
-    work = (Work(n / 64 * coalitions, head), Work(n / 64 * coalitions, walk))
-    return load(work, None, memory=size, disk=4.0 * n * coalitions)
+    """The head on every coalition of one part's rows, or on the way of every sampled permutation."""
+    n, players = min(1024, components.rows[split]), components.players
+    head = Step(target.net.part("head"), (), components.shape, 64)
+    size = 64 * 4.0 * 2 * (players + 1) * components.elements
+    if permutations := sampled(players):
+        passes, traffic = permutations * (players - 1.0) + 2, 12.0  # gathered, added, put together: three writings
+        disk = n * (16.0 * players + 8)
+    else:
+        passes, traffic, disk = 2.0**players, 4.0, 4.0 * n * 2.0**players
+    walk = Count(0, traffic * 64 * components.elements, 8)
+    return load((Work(n / 64 * passes, head), Work(n / 64 * passes, walk)), None, memory=size, disk=disk)
+
+
+def sampled(players: int) -> int:
+    """Permutations a sample where the coalitions of so many players are too many, else 0."""
+    from featcx_core.shapley import EXACT_PLAYERS
+    from featcx_core.shapley_sampling import PERMUTATIONS
+
+    return PERMUTATIONS if players > EXACT_PLAYERS else 0
 
 
 def effectiveness(components: Table, settings: Any, **_: Any) -> Load:
-    """Values and interactions from the coalitions' losses, with bootstrap draws."""
-    players, n = components.players, components.rows["seen"] + components.rows["test"]
-    values = Count(
-        2 * 2.0 * n * 2**players * players**2 + 4.0 * settings.bootstrap * n * players**2, 8.0 * n * 2**players
-    )
-    return Load((Work(1, values, "products"),), SETUP + 2 * DRAWING * n * settings.bootstrap, 16.0 * n * 2**players)
+    """Values with bootstrap draws; from losses of all coalitions, interactions with draws too."""
+    players, n, draws = components.players, components.rows["seen"] + components.rows["test"], settings.bootstrap
+    if sampled(players):
+        means = Count(2.0 * draws * n * players)
+        return Load((Work(1, means, "products"),), SETUP + DRAWING * n * draws, n * (16.0 * players + 12.0 * draws))
+    values = Count(2 * 2.0 * n * 2**players * players**2 + 4.0 * draws * n * players**2, 8.0 * n * 2**players)
+    return Load((Work(1, values, "products"),), SETUP + 2 * DRAWING * n * draws, 16.0 * n * 2**players)
 
 
 def substitution(components: Table, target: Trained, **_: Any) -> Load:

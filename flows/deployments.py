@@ -10,67 +10,44 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import Flow, flow, get_run_logger
 from prefect.exceptions import FailedRun
 from prefect.runtime import flow_run
 from prefect.states import Failed, State
-from pydantic import ValidationError
+from prefect.task_runners import TaskRunner
 
 from featcx_core.errors import InputError
-from featcx_core.specs import AnalysisSpec, RunSpec, SweepSpec, validate
+from featcx_core.specs import AnalysisSpec, RunSpec
 from featcx_core.store import Store
 from flows import grid
+from flows.filled import filled_spec, filled_sweep, ready_networks, ready_spec, ready_sweep
 from flows.forms import ComplexityForm, Preset, RunForm, SweepForm, asking, filled_in, sweep_axes
-from flows.grid import SWEEP_DEFAULTS
 from flows.place import given_runtime, given_store
-from flows.preflight import check
-from flows.presets import merge, parse_override, preset_values
+from flows.preflight import check_runtime
 from flows.running import new_env, nothing_left, task_runner
+
+if TYPE_CHECKING:
+    from flows.sweep import Swept
 
 PRESET = (Preset, Preset("mnist"), "settings to start from")
 LEAVE = 2.0  # seconds; the store is whole at any moment
 CHANGED = "what to change of the preset; an empty field takes the preset's value"
 
 
-def filled_spec(preset: Any, settings: Any, *overrides: dict[str, Any]) -> RunSpec:
-    """The spec that a form asks for.
+def answered(body: Callable[[], str | None]) -> State[Any] | None:
+    """Runs a flow's body in a store that bad input leaves as it was; that fails the run at once, in one sentence.
 
-    Raises:
-        InputError: for a value that does not fit.
+    Args:
+        body: gives a sentence where it did its work, but the run shall fail all the same.
     """
-    values = preset_values(filled_in(preset))
-    for change in (*overrides, filled_in(settings), {"runtime": given_runtime().model_dump()}):
-        values = merge(values, change)
-    return validate(values)
-
-
-def filled_sweep(preset: Any, settings: Any, **axes: Any) -> SweepSpec:
-    """The sweep that a form asks for: without variants and control, unless they are filled in.
-
-    Raises:
-        InputError: for a value that does not fit.
-    """
-    base = filled_spec(preset, settings, *map(parse_override, SWEEP_DEFAULTS))
-    given = {name: values for name, values in axes.items() if values}
-    try:
-        return SweepSpec.model_validate({"base": base} | given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path} = {first['input']!r} will not do: {first['msg']}.") from None
-
-
-def answered(body: Callable[[], Any]) -> State[Any] | None:
-    """Runs a flow's body in a store that bad input leaves as it was; that fails the run at once, in one sentence."""
     try:
         with nothing_left(Store(given_store())):
-            body()
+            check_runtime(given_runtime())
+            said = body()
     except InputError as error:
-        logging.getLogger("prefect.flow_runs").addFilter(_no_traceback)
-        get_run_logger().error(str(error))
-        return Failed(message=str(error))
+        said = str(error)
     except Exception:
         raise
     except BaseException:  # told to end: Prefect has a moment to say so, but would wait for trainings
@@ -78,7 +55,11 @@ def answered(body: Callable[[], Any]) -> State[Any] | None:
         leaving.daemon = True
         leaving.start()
         raise
-    return None
+    if said is None:
+        return None
+    logging.getLogger("prefect.flow_runs").addFilter(_no_traceback)
+    get_run_logger().error(said)
+    return Failed(message=said)
 
 
 def _no_traceback(record: logging.LogRecord) -> bool:
@@ -99,6 +80,14 @@ def named(name: Callable[..., str]) -> Callable[[], str]:
     return run_name
 
 
+def runner_here() -> TaskRunner[Any]:
+    """The runner that the environment names; threads where it will not do, which each run then says, see `answered`."""
+    try:
+        return task_runner(RunSpec(runtime=given_runtime()))
+    except (InputError, ImportError):
+        return task_runner(RunSpec())
+
+
 def deployed(
     name: str, run_name: Callable[..., str], description: str, **fields: tuple[Any, Any, str]
 ) -> Callable[[Callable[..., Any]], Flow[Any, Any]]:
@@ -108,7 +97,7 @@ def deployed(
         flow_run_name=named(run_name),
         description=description,
         validate_parameters=False,
-        task_runner=task_runner(RunSpec(runtime=given_runtime())),
+        task_runner=runner_here(),
     )
     return lambda function: settled(asking(**fields)(function))
 
@@ -129,8 +118,7 @@ def analyze(preset: Any, settings: Any) -> State[Any] | None:
     from flows.analyze import run_analysis
 
     def body() -> None:
-        spec = filled_spec(preset, settings)
-        check(spec, given_store())
+        spec = ready_spec(preset, settings)
         run_analysis(spec, new_env(spec, given_store(), shown=True))
 
     return answered(body)
@@ -149,7 +137,8 @@ def sweep_run_name(preset: Any, settings: Any, **axes: Any) -> str:
     """Analyses every combination of **sizes**, **archs**, **seeds** and further fields (**over**: path and values), and
 compares them.
 
-What the targets share is computed once, what exists is *Cached*, and a target that fails stops no other. Variants (distilled,
+What the targets share is computed once, what exists is *Cached*, and a target that fails stops no other: the run then ends
+*Failed*, with a report on the others. Variants (distilled,
 pruned, quantised) and the substitution control are left out unless *settings* turn them on. The report holds the figures over
 sizes and what this sweep says of the paper's claims; its table is what `featcx predict` reads.""",
     preset=PRESET,
@@ -158,14 +147,21 @@ sizes and what this sweep says of the paper's claims; its table is what `featcx 
 )
 def sweep(preset: Any, settings: Any, **axes: Any) -> State[Any] | None:
     """Analyses many targets and compares them."""
-    from flows.sweep import check_sweep, run_sweep
+    from flows.sweep import run_sweep
 
-    def body() -> None:
-        spec = filled_sweep(preset, settings, **axes)
-        check_sweep(spec, given_store())
-        run_sweep(spec, new_env(spec.base, given_store(), shown=True))
+    def body() -> str | None:
+        spec = ready_sweep(preset, settings, **axes)
+        return failures(run_sweep(spec, new_env(spec.base, given_store(), shown=True)))
 
     return answered(body)
+
+
+def failures(done: Swept) -> str | None:
+    """What failed in a sweep that has compared the other targets: how many, each with its reason."""
+    if not done.failed:
+        return None
+    reasons = "; ".join(f"{point}: {reason}" for point, reason in done.failed.items())
+    return f"{len(done.failed)} of {len(done.failed) + len(done.refs)} targets failed: {reasons}"
 
 
 def complexity_run_name(preset: Any, settings: Any) -> str:
@@ -190,8 +186,7 @@ def task_complexity(preset: Any, settings: Any) -> State[Any] | None:
     from flows.complexity import run_complexity
 
     def body() -> None:
-        spec = filled_spec(preset, settings)
-        check(spec, given_store())
+        spec = ready_spec(preset, settings)
         run_complexity(spec, new_env(spec, given_store(), shown=True))
 
     return answered(body)
@@ -209,12 +204,10 @@ Give the keys of two runs' reports, or how they begin; the address of a report h
 )
 def compare(a: str, b: str) -> State[Any] | None:
     """Compares two runs' targets."""
-    from flows.compare import compare_env, networks_of, run_comparison
+    from flows.compare import compare_env, run_comparison
 
     def body() -> None:
-        if not a or not b:
-            raise InputError("Give the keys of two runs' reports as a and b; see `featcx artifacts list`.")
-        networks = networks_of(given_store(), a, b)
+        networks = ready_networks(a, b)
         run_comparison(networks, AnalysisSpec(), compare_env(given_store(), shown=True), f"{b[:12]} against {a[:12]}")
 
     return answered(body)

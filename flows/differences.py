@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 ABSENT = object()
+GIVEN = "given"  # in the place of an artifact
 
 
 def nearest_difference(parts: dict[str, Any], key: str, stored: list[dict[str, Any]]) -> str:
@@ -25,12 +26,17 @@ def nearest_difference(parts: dict[str, Any], key: str, stored: list[dict[str, A
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between the parts of two keys: settings as old → new, inputs by name, the code."""
-    before, after = flat(old["spec"]), flat(new["spec"])
+    """What differs between the parts of two keys: settings as old → new, inputs by name, the code.
+
+    An argument that is an artifact in one key alone, such as weights beside none, is told as a setting.
+    """
+    both = old["inputs"].keys() & new["inputs"].keys()
+    before, after = (flat(parts["spec"] | dict.fromkeys(parts["inputs"].keys() - both, GIVEN)) for parts in (old, new))
     fields = [f for f in dict.fromkeys([*after, *before]) if before.get(f, ABSENT) != after.get(f, ABSENT)]
     words = [f"{f} {told(before.get(f, ABSENT))} → {told(after.get(f, ABSENT))}" for f in fields]
-    inputs = dict.fromkeys([*new["inputs"], *old["inputs"]])
-    words += [f"input {name} differs" for name in inputs if new["inputs"].get(name) != old["inputs"].get(name)]
+    words += [
+        f"input {name} differs" for name in new["inputs"] if name in both and new["inputs"][name] != old["inputs"][name]
+    ]
     return words + (["the code changed"] if old["code"] != new["code"] else [])
 
 

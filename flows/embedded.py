@@ -9,10 +9,15 @@ import signal
 import sqlite3
 import sys
 import tempfile
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from featcx_core.errors import InputError
 
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -48,7 +53,9 @@ class PrefectServer:
     def __enter__(self) -> PrefectServer:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop_at_once)
-        if self.own is None:
+        if self.own is not None:
+            answering(self.own)
+        else:
             os.environ.setdefault("PREFECT_HOME", self.folder.name)
             from prefect.server.api.server import SubprocessASGIServer
 
@@ -88,6 +95,37 @@ class PrefectServer:
             _copy_database(database, template)
         os.environ["PREFECT_API_URL"] = self.server.api_url  # for workers in other processes
         return self.server.api_url
+
+
+def answering(url: str, patience: float = 0.0) -> str:
+    """The address of a Prefect API that answers, waited for `patience` seconds while nothing listens there.
+
+    Raises:
+        InputError: when it does not answer, or is no Prefect API.
+    """
+    until, told = time.monotonic() + patience, False
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=10) as answer:
+                answer.read()
+            return url
+        except urllib.error.HTTPError as error:
+            raise InputError(
+                f"What answers at {url} is no Prefect API ({error.reason}); PREFECT_API_URL ends in /api, such as "
+                "http://127.0.0.1:4200/api."
+            ) from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, ConnectionRefusedError) and time.monotonic() < until:
+                if not told:
+                    print(f"Waiting for the Prefect server at {url} …", file=sys.stderr, flush=True)
+                told = True
+                time.sleep(0.5)
+                continue
+            raise InputError(
+                f"The Prefect server at {url} does not answer ({reason}); start it with `prefect server start`, or correct "
+                "or unset PREFECT_API_URL."
+            ) from error
 
 
 @contextlib.contextmanager

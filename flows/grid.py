@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -89,9 +90,9 @@ def points(sweep: SweepSpec) -> dict[str, RunSpec]:
         for path, value in values.items():
             nested = merge(nested, nest(path, value))
         spec = validate(nested)
-        further = "".join(f"-{_short(path, sweep)}={_text(values[path])}" for path in sweep.over)
+        further = "".join(f"-{short(path, sweep)}={in_words(values[path])}" for path in sweep.over)
         name = run_name(spec) + further
-        if name in found:
+        if name in found or spec in found.values():
             raise InputError(f"The sweep lists {name} twice; give each value once.")
         found[name] = spec
     if not found:
@@ -111,7 +112,7 @@ def _axes(sweep: SweepSpec) -> dict[str, tuple[Any, ...]]:
         if path in own:
             option = {"target.net": "archs", "target.samples": "sizes", "seed": "seeds"}[path]
             raise InputError(f"'{path}' has an option of its own; give its values with --{option}.")
-        if path.startswith("runtime"):
+        if path.split(".")[0] in ("runtime", "complexity", "pictures"):
             raise InputError(f"'{path}' changes no result, so there is nothing to sweep over; leave it out.")
     return own | sweep.over
 
@@ -121,15 +122,18 @@ def _combinations(axes: dict[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
         yield dict(zip(axes, values, strict=True))
 
 
-def _short(path: str, sweep: SweepSpec) -> str:
+def short(path: str, sweep: SweepSpec) -> str:
     """The last part of a path where that is enough to tell the fields apart."""
     last = path.rpartition(".")[2]
     return last if sum(other.rpartition(".")[2] == last for other in sweep.over) == 1 else path
 
 
-def _text(value: Any) -> str:
+def in_words(value: Any) -> str:
+    """A value as names and tables show it: of a path only the last part."""
     if isinstance(value, dict):
-        return ",".join(f"{name}={_text(entry)}" for name, entry in value.items())
+        return ",".join(f"{name}={in_words(entry)}" for name, entry in value.items())
     if isinstance(value, list | tuple):
-        return ",".join(map(_text, value))
-    return str(value).lower() if isinstance(value, bool) else str(value).replace("/", "_")
+        return ",".join(map(in_words, value))
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return re.sub(r"[^:]*/", "", str(value).rstrip("/"))

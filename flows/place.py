@@ -18,7 +18,7 @@ def set_place(store: Path, **runtime: str | None) -> None:
 
 def given_store() -> Path:
     """The store: FEATCX_STORE, or the default."""
-    return Path(os.environ.get("FEATCX_STORE", "artifacts")).absolute()
+    return Path(os.environ.get("FEATCX_STORE") or "artifacts").absolute()  # empty where prefect.yaml found none
 
 
 def given_runtime() -> RuntimeSpec:

@@ -82,4 +82,7 @@ def parse_value(text: str) -> Any:
             return tomllib.loads(f"value = {candidate}")["value"]
         except tomllib.TOMLDecodeError:
             continue
-    return [part.strip() for part in text.split(",")] if "," in text and ":" not in text else text
+    if "," not in text or ":" in text:
+        return text
+    parts = [part.strip() for part in text.split(",")]
+    return [None if part.lower() in ("none", "null") else part for part in parts]

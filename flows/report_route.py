@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import socket
 import threading
@@ -85,17 +86,22 @@ def reports_served(store: Path, host: str, port: int) -> Iterator[str]:
 
     listener = _listen(host, port)
     name = socket.getfqdn() if host in ("0.0.0.0", "::") else host
-    hosts = ["*"] if host in ("0.0.0.0", "::") else [host, "localhost", "127.0.0.1"]
+    hosts = ["*"] if host in ("0.0.0.0", "::") else [url_name(host), "localhost", "127.0.0.1"]
     config = uvicorn.Config(application(store, hosts), log_level="warning", lifespan="off", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True, name="featcx-reports")
     thread.start()
     try:
-        yield f"http://{f'[{name}]' if ':' in name else name}:{listener.getsockname()[1]}"
+        yield f"http://{url_name(name)}:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(5)
         listener.close()
+
+
+def url_name(host: str) -> str:
+    """A host as addresses and requests name it: IPv6 stands in brackets, in its short form."""
+    return f"[{ipaddress.ip_address(host).compressed}]" if ":" in host else host
 
 
 def _listen(host: str, port: int) -> socket.socket:

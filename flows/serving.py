@@ -6,12 +6,12 @@ import asyncio
 import os
 import signal
 import sys
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from featcx_core.errors import InputError
+from flows.embedded import answering
 from flows.timetable import NIGHTLY, Planned, check_schedules, read_schedules
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ NO_SERVER = (
     "PREFECT_API_URL=http://127.0.0.1:4200/api and run this again."
 )
 
+PATIENCE = 30.0  # seconds; a server that was just started takes some ten
+
 
 def server_url() -> str:
     """The address of the Prefect server's API, which answers.
@@ -38,16 +40,7 @@ def server_url() -> str:
     url = PREFECT_API_URL.value()
     if not url:
         raise InputError(NO_SERVER)
-    try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=10) as answer:
-            answer.read()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise InputError(
-            f"The Prefect server at {url} does not answer ({reason}); start it with `prefect server start`, or correct "
-            "PREFECT_API_URL."
-        ) from None
-    return str(url)
+    return answering(str(url), PATIENCE)
 
 
 def deployments(schedules: list[Planned]) -> Iterator[RunnerDeployment]:
@@ -98,10 +91,9 @@ def with_switches(full_name: str, own: Sequence[Schedule]) -> list[Schedule]:
             return [*own]
     active = {schedule.slug: schedule.active for schedule in there}
     switched = [each.model_copy(update={"active": active.get(each.slug, each.active)}) for each in own]
+    fields = DeploymentScheduleCreate.model_fields.keys() - {"replaces"}  # which is of a request, not of a schedule
     added = [
-        DeploymentScheduleCreate(schedule=each.schedule, active=each.active, parameters=each.parameters)
-        for each in there
-        if not each.slug
+        DeploymentScheduleCreate(**{name: getattr(each, name) for name in fields}) for each in there if not each.slug
     ]
     return [*switched, *added]
 
@@ -143,6 +135,7 @@ def serve_flows(
     url = server_url()
     with reports_served(store, report_host, report_port) as address:
         os.environ[ROUTE] = address
+        store.mkdir(parents=True, exist_ok=True)  # or a refused run would remove what another has just begun
         ready = list(deployments(planned))
         print(f"Prefect's UI:  {url.removesuffix('/api')}/deployments", flush=True)
         print(f"Reports:       {address}", flush=True)

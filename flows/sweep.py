@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from featcx_core.errors import InputError
 from featcx_core.specs import RunSpec, SweepSpec
 from featcx_core.store import ArtifactRef, Store
 from flows.analyze import Refs, analysed
-from flows.grid import points
+from flows.grid import in_words, points, short
 from flows.preflight import check, numerics_for
 from flows.recipes import Submit, told, whole_sweep
 from flows.running import Submitter, new_env, nothing_left, task_runner
@@ -78,34 +77,39 @@ def comparison(
     failed: dict[str, str],
 ) -> Any:
     """The last stage: the tidy table over all points, and the report on it."""
+    columns = {path: column([read(point, path) for point in grid.values()]) for path in spec.over}
+    further = zip(*columns.values(), strict=True) if columns else ((),) * len(grid)
     about = {
         name: {"arch": point.target.net, "samples": point.target.samples, "seed": point.seed}
-        | {
-            path: json.dumps(value) if isinstance(value := read(point, path), list | dict) else value
-            for path in spec.over
-        }
-        for name, point in grid.items()
+        | dict(zip(columns, values, strict=True))
+        for (name, point), values in zip(grid.items(), further, strict=True)
     }
-    shown = told(spec.base, {"complexity"}) | {
-        "sweep": {name: values for name, values in spec.model_dump(mode="json").items() if name != "base"}
-    }
+    swept = spec.model_dump(mode="json", include={"sizes", "archs", "seeds"})
+    over = {path: list(dict.fromkeys(values)) for path, values in columns.items()}
     return submit(
         present.sweep_report,
         targets=targets,
         reports=reports,
+        links={name: f"../../{getattr(ref, 'path', '')}/report.html" for name, ref in reports.items()},
         about={name: about[name] for name in targets},
         fields=list(spec.over),
         failed=failed,
-        spec=shown,
+        spec=told(spec.base, {"complexity"}) | {"sweep": swept | {"over": over}},
     )
 
 
 def read(spec: RunSpec, path: str) -> Any:
-    """The value of a dotted path, as JSON."""
+    """The value of a dotted path."""
     value: Any = spec.model_dump(mode="json")
     for name in path.split("."):
         value = value[name]
     return value
+
+
+def column(values: list[Any]) -> list[Any]:
+    """A field's values as the table holds them: numbers where all are, else text without folders."""
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return values if numbers else [in_words(value) for value in values]
 
 
 def sweep_name(spec: SweepSpec) -> str:
@@ -117,6 +121,7 @@ def sweep_name(spec: SweepSpec) -> str:
     nets = dict.fromkeys(point.target.net for point in specs)
     sizes, seeds = sorted({point.target.samples for point in specs}), sorted({point.seed for point in specs})
     words = ["+".join(nets), f"n{'+'.join(map(str, sizes))}", f"s{'+'.join(map(str, seeds))}"]
+    words += [f"{short(path, spec)}={'+'.join(map(in_words, values))}" for path, values in spec.over.items()]
     return f"{'-'.join(words)} ({len(grid)} targets)".replace(":", ".")
 
 

@@ -117,19 +117,35 @@ def _check_times(planned: Planned, where: str) -> None:
 
 
 def _check_parameters(planned: Planned, where: str) -> None:
-    """As the form and the run itself would."""
-    from flows.deployments import FLOWS, filled_spec, filled_sweep
-    from flows.grid import points
+    """As the form would, and then as the run itself."""
+    from jsonschema.exceptions import best_match  # type: ignore[import-untyped]  # Prefect's own
+    from prefect.utilities.schema_tools.validation import validate
 
-    flow, given = FLOWS[planned.deployment], planned.parameters
-    for name in given:
-        if name not in flow.parameters.properties:
-            raise InputError(f"{where} gives '{name}'; {nearest(name, list(flow.parameters.properties))}")
-    asked = {name: given.get(name, about.get("default")) for name, about in flow.parameters.properties.items()}
+    from flows.deployments import FLOWS
+    from flows.filled import READY
+    from flows.forms import worded
+
+    asked = FLOWS[planned.deployment].parameters
+    for name in planned.parameters:
+        if name not in asked.properties:
+            raise InputError(f"{where} gives '{name}'; {nearest(name, list(asked.properties))}")
+    refused = best_match(validate(worded(planned.parameters), asked.model_dump(exclude_unset=True)))
+    if refused is not None:
+        raise InputError(f"{where}: {_said(refused)}")
+    defaults = {name: about.get("default") for name, about in asked.properties.items()}
     try:
-        if planned.deployment == "sweep":
-            points(filled_sweep(**asked))
-        elif planned.deployment != "compare":
-            filled_spec(**asked)
+        READY[planned.deployment](**defaults | planned.parameters)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+
+
+def _said(refused: Any) -> str:
+    """What a form's schema refuses, in the words of the other refusals."""
+    path = refused.json_path.removeprefix("$.")
+    if refused.validator != "additionalProperties":
+        return f"{path} = {refused.instance!r} will not do: {refused.message}."
+    known = list(refused.schema["properties"])
+    name = next(name for name in refused.instance if name not in known)
+    if name == "runtime":
+        return f"{path} has no field 'runtime'; what executes is for `featcx serve` to say, with --device and --runner."
+    return f"{path} has no field '{name}' in the form of this deployment; {nearest(name, known)}"

@@ -60,6 +60,7 @@ def sweep_report(
     *,
     targets: dict[str, dict[str, ArtifactRef | None]],
     reports: dict[str, ArtifactRef],
+    links: dict[str, str],
     about: dict[str, dict[str, Any]],
     fields: list[str],
     failed: dict[str, str],
@@ -67,7 +68,7 @@ def sweep_report(
 ) -> dict[str, Any]:
     """The tidy table over all targets of a sweep, figures over its sizes, and the paper's claims held against it.
 
-    `about` holds a target's architecture, samples, seed and further swept `fields`; the page links each target's report.
+    `about` holds a target's architecture, samples, seed and further swept `fields`; `links` lead to each target's page.
     """
     import pandas as pd
 
@@ -78,7 +79,7 @@ def sweep_report(
     rows = []
     for name, refs in targets.items():
         assert refs["target"] is not None
-        depth = load_network(work.path(refs["target"]), TargetNet).depth
+        depth = load_network(work.path(refs["target"]), TargetNet).depth or float("nan")
         known = {"target": name, **about[name], "depth": depth}
         rows += [known | row for row in target_rows(refs, work.store)]
     write_sweep_report(
@@ -86,7 +87,7 @@ def sweep_report(
         pd.DataFrame(rows),
         fields=tuple(fields),
         failed=failed,
-        links={name: f"../../{ref.path}/report.html" for name, ref in reports.items()},
+        links=links,
         spec=spec,
         provenance=work.store.lineage([ref for refs in targets.values() for ref in refs.values() if ref is not None]),
     )

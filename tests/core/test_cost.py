@@ -95,3 +95,21 @@ def test_memory_grows_with_batch_depth_and_optimiser_state() -> None:
     assert step_memory(step._replace(precision="bf16")) < step_memory(step)
     assert step_memory(step._replace(net=disentangler(2, 64))) > step_memory(step)
     assert step_memory(step._replace(optimiser=None)) < step_memory(step) / 2
+
+
+def pooled_convolutions(classes: int) -> nn.Module:
+    """A net whose head has no weights: a convolution to the classes, averaged over places."""
+    return nn.Sequential(nn.Conv2d(3, classes, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def test_a_head_without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEATCX_ALLOW_IMPORTS", __name__)
+    net = Net.of("target", net=f"{__name__}:pooled_convolutions", in_shape=IMAGE, classes=10, layer="1")
+    head = Step(net.part("head"), (), feature_shape(net), 16)
+    counted = count_step(head)
+    assert (parameters(head.net), counted.flops, counted.largest) == (
+        0,
+        0,
+        4 * 16 * 10 * 32 * 32,
+    )  # the feature that it is given
+    assert step_memory(head) > 0

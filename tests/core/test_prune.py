@@ -36,6 +36,16 @@ def stages(manifests) -> list[tuple[str, str]]:
     return [(m["stage"], m["key"][0]) for m in manifests]
 
 
+def test_a_sweep_s_report_keeps_its_targets(store):
+    reports = [ref(m) for m in store.manifests() if m["stage"] == "report"]
+    publish(store, "sweep_report", "9" * 64, "9", **{f"point{i}": report for i, report in enumerate(reports)})
+    assert stages(superfluous(store, 1, None)) == []
+
+
+def ref(manifest) -> ArtifactRef:
+    return ArtifactRef(stage=manifest["stage"], key=manifest["key"], digest=manifest["digest"])
+
+
 def test_the_newest_reports_keep_their_lineage(store):
     assert stages(superfluous(store, 2, None)) == []
     assert sorted(stages(superfluous(store, 1, None))) == [("report", "3"), ("target", "1")]

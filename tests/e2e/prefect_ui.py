@@ -88,7 +88,12 @@ def started(command: list[str], environment: dict[str, str], log: Path, cwd: Pat
 
 @contextlib.contextmanager
 def serving(folder: Path, *arguments: str) -> Iterator[Service]:
-    """Starts the server and `featcx serve` with a database, a home and a store under `folder`."""
+    """Starts the server and `featcx serve` with a database, a home and a store under `folder`.
+
+    Progress comes after half a second and as often, so that a fast machine's short stages show it, too.
+    """
+    (folder / "often").mkdir()
+    (folder / "often" / "sitecustomize.py").write_text("import tasks.ui\ntasks.ui.QUICK = tasks.ui.PERIOD = 0.5\n")
     port, store = free_port(), folder / "store"
     ui = f"http://127.0.0.1:{port}"
     quiet = {
@@ -107,7 +112,11 @@ def serving(folder: Path, *arguments: str) -> Iterator[Service]:
     }
     with started(server, quiet | own, folder / "server.log", folder):
         wait_for(lambda: asked(f"{ui}/api/health"), 120, "the server")
-        there = {"PREFECT_HOME": str(folder / "home"), "PREFECT_API_URL": f"{ui}/api"}
+        there = {
+            "PREFECT_HOME": str(folder / "home"),
+            "PREFECT_API_URL": f"{ui}/api",
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(folder / "often"), os.environ.get("PYTHONPATH")])),
+        }
         log = folder / "serve.log"
         with started([*serve, *arguments], quiet | there, log, folder) as process:
             wait_for(lambda: "Ctrl-C" in log.read_text(), 120, f"featcx serve ({log.read_text()})")

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import resource
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from torch import nn
 
+from featcx_core.components import ComponentTable
 from featcx_core.cost import Net, Step
-from featcx_core.sources import load_dataset
+from featcx_core.shapley import EXACT_PLAYERS, coalition_losses
+from featcx_core.shapley_sampling import sampled_shapley_values
+from featcx_core.sources import image_shape, load_dataset
 from featcx_core.specs import DatasetSpec, Numerics, ScheduleSpec
 from featcx_core.store import ArtifactRef, Store
+from flows import plan
 from flows.calibration import Rates, Timed, kind, label
-from flows.costs import image_shape
+from flows.cli_plan import announce
+from flows.costs import load_of
 from flows.differences import nearest_difference
-from flows.loads import Load, Work, counted
+from flows.loads import Load, Table, Trained, Work, counted
 from flows.plan import Planned, Planner, estimate, estimated, is_open, rates_here
 from flows.presets import load_spec
 from flows.schedule import side_by_side
@@ -92,6 +104,11 @@ def test_the_nearest_artifact_has_fewest_differences_then_is_newest() -> None:
     assert nearest_difference(parts, "new", [older, newer, two]) == "seed 2 → 0"
     inputs = stored(inputs={"data": "a", "target": "c"}, spec=spec | {"layer": "stages.1"})
     assert nearest_difference(parts, "new", [inputs]) == "layer stages.1 → none; input target differs"
+    bare, given = stored(spec=spec | {"weights": None}), stored(inputs=parts["inputs"] | {"weights": "w"})
+    assert nearest_difference(given, "new", [bare]) == "weights none → given"
+    assert nearest_difference(bare, "new", [given]) == "weights given → none"
+    other = stored(inputs=parts["inputs"] | {"weights": "v"})
+    assert nearest_difference(given, "new", [other]) == "input weights differs"
     all_of_it = stored(code="y", inputs={"data": "z", "target": "c"}, spec=spec | {"seed": 3})
     assert nearest_difference(parts, "new", [all_of_it]).endswith("; and 1 more")
 
@@ -163,24 +180,99 @@ def test_image_shapes_are_known_without_reading(source: str) -> None:
     assert image_shape(spec) == load_dataset(spec).shape
 
 
-def test_the_shape_of_a_users_own_images(tmp_path: Path) -> None:
-    import io
+def png(size: tuple[int, int], mode: str = "RGB") -> bytes:
+    """A black image, width × height."""
+    file = io.BytesIO()
+    Image.new(mode, size).save(file, "PNG")
+    return file.getvalue()
 
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    from PIL import Image
 
-    blob = io.BytesIO()
-    Image.new("RGB", (12, 10)).save(blob, "PNG")
-    table = pa.table({"label": [0, 1], "image": [{"bytes": blob.getvalue(), "path": None}] * 2})
+def write_parquet(folder: Path, blobs: list[bytes], kind: str, name: str = "") -> None:
+    """Training and test files of one class with this kind of image column; `name` tells shards apart."""
+    folder.mkdir(exist_ok=True)
+    stored = pa.large_binary() if kind == "large binary" else pa.binary()
+    images = pa.array(blobs, stored) if "binary" in kind else [{"bytes": blob, "path": None} for blob in blobs]
+    first = (
+        {"box": pa.array([{"x": 1}] * len(blobs), pa.struct([("x", pa.int64())]))} if kind == "after a struct" else {}
+    )
+    if "binary" not in kind:
+        images = pa.array(images, pa.struct([("bytes", stored), ("path", pa.string())]))
+    table = pa.table(first | {"label": pa.array([0] * len(blobs), pa.int64()), "image": images})
     for split in ("train", "test"):
-        pq.write_table(table, tmp_path / f"{split}.parquet")
-        folder = tmp_path / "folder" / split / "cat"
+        pq.write_table(table, folder / f"{split}{name}.parquet")
+
+
+@pytest.mark.parametrize("kind", ["struct", "binary", "large binary", "after a struct", "empty first shard"])
+def test_the_shape_of_images_in_parquet(kind: str, tmp_path: Path) -> None:
+    if kind == "empty first shard":
+        write_parquet(tmp_path, [], kind, "-0")
+    write_parquet(tmp_path, [png((12, 10))] * 2, kind, "-1")
+    spec = DatasetSpec(source=f"parquet:{tmp_path}")
+    assert image_shape(spec) == load_dataset(spec).shape == (3, 10, 12)
+    smaller = spec.model_copy(update={"size": 9})
+    assert image_shape(smaller) == load_dataset(smaller).shape == (3, 9, 9)
+
+
+@pytest.mark.parametrize(("size", "shape"), [(None, (1, 8, 9)), (16, (1, 16, 16))])
+def test_the_shape_of_images_in_folders(size: int | None, shape: tuple[int, int, int], tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        folder = tmp_path / split / "cat"
         folder.mkdir(parents=True)
-        Image.new("L", (9, 8)).save(folder / "a.png")
-    assert image_shape(DatasetSpec(source=f"parquet:{tmp_path}")) == (3, 10, 12)
-    assert image_shape(DatasetSpec(source=f"folder:{tmp_path / 'folder'}")) == (1, 8, 9)
-    assert image_shape(DatasetSpec(source=f"folder:{tmp_path / 'folder'}", size=16)) == (1, 16, 16)
+        for name in "ab":
+            (folder / f"{name}.png").write_bytes(png((9, 8), "L"))
+    spec = DatasetSpec(source=f"folder:{tmp_path}", size=size)
+    assert image_shape(spec) == load_dataset(spec).shape == shape
+
+
+def test_a_first_image_that_cannot_be_decoded_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "data", [b"no image"] * 200, "binary")
+    preset = ["digits", "--set", f"dataset.source=parquet:{tmp_path / 'data'}", "--set", "target.samples=20"]
+    done = featcx("plan", *preset, "--store", tmp_path / "s")
+    assert (done.code, "Traceback" in done.err) == (2, False)
+    assert "train.parquet, row 0: the image cannot be decoded" in " ".join(done.err.split())
+
+
+class Counting(nn.Module):
+    """A head that keeps how many features it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = 0
+
+    def forward(self, feature: torch.Tensor) -> torch.Tensor:
+        self.rows += len(feature)
+        return feature.flatten(1)
+
+
+@pytest.mark.parametrize("players", [5, EXACT_PLAYERS, EXACT_PLAYERS + 1, 24])
+def test_shapley_values_of_any_number_of_orders_against_what_the_head_is_given(players: int) -> None:
+    n, shape, head = 2, (64, 1, 1), Counting()
+    maps, rows = torch.randn(n, players, *shape), torch.arange(n)
+    table = ComponentTable.from_tensors(maps, torch.randn(n, *shape), rows, range(1, players + 1))
+    exact = players <= EXACT_PLAYERS
+    made = [coalition_losses(table, head)] if exact else [*sampled_shapley_values(table, head)]
+    net = Trained(Net.of("target", net="resnet8", in_shape=(1, 8, 8), classes=10), Net("feature", "{}"), shape, 20)
+    sizes = Table(players, shape, {"seen": n, "test": n})
+    load = load_of("shapley", {"components": sizes, "target": net, "split": "seen", "part": 0})
+    steps = [work for work in load.work if isinstance(work.what, Step)]
+    assert sum(work.times * work.what.batch for work in steps) == pytest.approx(head.rows)
+    assert load.disk == sum(tensor.nbytes for tensor in made)
+    after = load_of("effectiveness", {"components": sizes, "settings": load_spec("digits").analysis})
+    assert after.memory > sum(tensor.nbytes for tensor in made)
+    assert exact or (after.flops < 1e7 and after.memory < 1e8)  # no table of 2^L
+
+
+def test_an_estimate_that_fails_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> float:
+        raise StopIteration
+
+    console = Console(record=True, file=io.StringIO())
+    monkeypatch.setattr(plan, "estimate", broken)
+    announce(console, load_spec("digits"), tmp_path / "store")
+    assert console.export_text() == ""
+    monkeypatch.setattr(plan, "estimate", lambda *_: 120.0)
+    announce(console, load_spec("digits"), tmp_path / "store")
+    assert "About 2.0 min" in console.export_text()
 
 
 @pytest.mark.slow

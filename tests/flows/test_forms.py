@@ -10,7 +10,8 @@ from prefect.utilities.schema_tools.validation import is_valid, validate
 
 from featcx_core.errors import InputError
 from featcx_core.specs import RunSpec, SweepSpec
-from flows.deployments import FLOWS, filled_spec, filled_sweep
+from flows.deployments import FLOWS
+from flows.filled import filled_spec, filled_sweep
 from flows.forms import filled_in, worded
 from flows.grid import load_sweep, points
 from flows.presets import load_spec, nest, preset_names, preset_values

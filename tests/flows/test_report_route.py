@@ -124,6 +124,19 @@ def test_it_answers_to_its_own_name_alone(address: str) -> None:
     assert answer(address, f"/report/{KEY}/report.html", host=f"elsewhere.example:{port}")[0] == 400
 
 
+@pytest.mark.parametrize("host", ["::1", "0:0:0:0:0:0:0:1"])
+def test_it_answers_on_ipv6(store: Path, host: str) -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with reports_served(store, host, 0) as url:
+        assert url.startswith("http://[::1]:")
+        assert answer(url, f"/report/{KEY}/report.html")[0] == 200
+        assert answer(url, f"/report/{KEY}/report.html", host="[::2]:80")[0] == 400
+
+
 def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

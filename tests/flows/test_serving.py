@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
 
@@ -56,6 +57,11 @@ def schedule(cron: str, active: bool, slug: str | None = None) -> DeploymentSche
     return DeploymentScheduleCreate(schedule=CronSchedule(cron=cron), active=active, slug=slug)
 
 
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEATCX_STORE", str(tmp_path / "store"))
+
+
 def test_schedules_become_deployments_with_their_parameters(tmp_path: Path, there: dict[str, Any]) -> None:
     planned = [NIGHTLY, *read_schedules(written(tmp_path, WEEKLY))]
     check_schedules(planned)
@@ -79,6 +85,19 @@ def test_a_switch_in_the_ui_outlives_the_next_start(there: dict[str, Any]) -> No
     there["sweep/nightly-sizes"] = [schedule("0 9 * * *", True, "nightly-sizes"), schedule("0 5 * * *", True)]
     kept = [(each.schedule.cron, each.active, each.slug) for each in with_switches("sweep/nightly-sizes", own)]
     assert kept == [("0 1 * * *", True, "nightly-sizes"), ("0 5 * * *", True, None)]
+
+
+def test_a_schedule_that_somebody_added_stays_whole(there: dict[str, Any]) -> None:
+    added = DeploymentSchedule(
+        schedule=CronSchedule(cron="0 5 * * *", timezone="Europe/Berlin"),
+        active=False,
+        max_scheduled_runs=3,
+        parameters={"preset": "digits"},
+    )
+    there["sweep/nightly-sizes"] = [added]
+    [kept] = with_switches("sweep/nightly-sizes", [])
+    own = {"id", "created", "updated", "deployment_id"}  # the server's
+    assert kept.model_dump(exclude={"replaces"}) == added.model_dump(exclude=own)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +134,25 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
             Planned("x", "analyze", "0 1 * * *", {"settings": {"target": {"samples": 0}}}),
             "target.samples = 0 will not do",
         ),
-        (Planned("x", "analyze", "0 1 * * *", {"preset": "digit"}), "There is no preset 'digit'"),
+        (Planned("x", "analyze", "0 1 * * *", {"preset": "digit"}), "preset = 'digit' will not do: .*'digits'"),
+        (Planned("x", "analyze", "0 1 * * *", {"settings": "digits"}), "settings = 'digits' will not do"),
+        (Planned("x", "analyze", "0 1 * * *", {"settings": {"runtime": {"device": "cpu"}}}), "say, with --device"),
+        (Planned("x", "analyze", "0 1 * * *", {"settings": {"sed": 1}}), "settings has no field 'sed'.* mean 'seed'"),
+        (
+            Planned("x", "analyze", "0 1 * * *", {"settings": {"target": {"net": "resnet9"}}}),
+            "There is no net 'resnet9'",
+        ),
+        (
+            Planned("x", "analyze", "0 1 * * *", {"preset": "digits", "settings": {"target": {"samples": 205}}}),
+            "'x': .*205",
+        ),
+        (Planned("x", "task-complexity", "0 1 * * *", {"settings": {"target": {"net": "resnet8"}}}), "field 'target'"),
+        (Planned("x", "sweep", "0 1 * * *", {"sizes": ["100"]}), r"sizes\[0\] = '100' will not do"),
+        (Planned("x", "sweep", "0 1 * * *", {"settings": {"seed": 1}}), "settings has no field 'seed'"),
+        (Planned("x", "sweep", "0 1 * * *", {"preset": "digits", "archs": ["resnet9"]}), "There is no net 'resnet9'"),
+        (Planned("x", "sweep", "0 1 * * *", {"over": {"seed": [1, 2]}}), "'seed' has an option of its own"),
+        (Planned("x", "compare", "0 1 * * *", {}), "'x': Give the keys of two runs' reports"),
+        (Planned("x", "compare", "0 1 * * *", {"a": "0a1b", "b": "0c1d"}), "'x': .*0a1b"),
         (Planned("nightly-sizes", "analyze", "0 1 * * *", {}), "there twice"),
         (Planned("sweep", "sweep", "0 1 * * *", {}), "cannot be called so"),
         (Planned("a/b", "sweep", "0 1 * * *", {}), "cannot be called so"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -54,50 +53,86 @@ def test_addresses_lead_to_the_artifact(tmp_path: Path, monkeypatch: pytest.Monk
     assert ui.address(folder / "figures" / "a.png") == "http://127.0.0.1:1/report/abc/figures/a.png"
 
 
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, str]]:
-    """What a bar sends to a server that takes 50 ms; a bar appears after 20 ms and moves every 100."""
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What a bar reads instead of the machine's clock."""
+    own = Clock()
+    monkeypatch.setattr(ui, "time", own)
+    return own
+
+
+@pytest.fixture
+def answers() -> threading.Event:
+    """Whether the server answers; until then an update waits."""
+    event = threading.Event()
+    event.set()
+    return event
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch, clock: Clock, answers: threading.Event) -> list[tuple[float, str]]:
+    """What a bar sends, once the server answers; a bar appears after 2 s and moves every second."""
     told = list[tuple[float, str]]()
 
     def send(bar: ui.Bar, percent: float, text: str) -> None:
         assert threading.current_thread() is not threading.main_thread() or percent == 100
-        time.sleep(0.05)
+        assert answers.wait(30)
         told.append((percent, text))
 
-    monkeypatch.setattr(ui, "QUICK", 0.02)
-    monkeypatch.setattr(ui, "PERIOD", 0.1)
+    monkeypatch.setattr(ui, "QUICK", 2.0)
+    monkeypatch.setattr(ui, "PERIOD", 1.0)
     monkeypatch.setattr(ui.Bar, "_send", send)
     return told
 
 
-def test_progress_moves_in_steps_and_costs_a_training_nothing(sent: list[tuple[float, str]]) -> None:
-    bar, total, longest = ui.Bar("disentangler m1"), 200, 0.0
-    for done in range(1, total + 1):
-        began = time.perf_counter()
-        bar.move(done, total, f"step {done}")
-        longest = max(longest, time.perf_counter() - began)
-        time.sleep(0.004)
+def test_progress_moves_once_a_period(sent: list[tuple[float, str]], clock: Clock) -> None:
+    bar = ui.Bar("disentangler m1")
+    for done in range(1, 41):  # ten seconds
+        clock.now += 0.25
+        bar.move(done, 40, f"step {done}")
+        if bar.sending is not None:
+            bar.sending.result()
     bar.end(True)
-    shares = [share for share, _ in sent]
-    assert shares == sorted(shares)
-    assert sent[-1] == (100, "done")
-    assert 3 <= len(sent) <= 2 + total * 0.02 / 0.1
-    assert longest < 0.04  # a server's answer takes 0.05
+    # after more than two seconds, then after more than one each
+    assert sent == [*((100 * step / 40, f"step {step}") for step in range(9, 40, 5)), (100, "done")]
 
 
-def test_a_quick_stage_and_one_that_does_not_count_show_none(sent: list[tuple[float, str]]) -> None:
+def test_a_server_that_does_not_answer_holds_no_training_up(
+    sent: list[tuple[float, str]], clock: Clock, answers: threading.Event
+) -> None:
+    answers.clear()
+    bar = ui.Bar("disentangler m1")
+    for done in range(1, 101):  # returns, though nothing is answered meanwhile
+        clock.now += 5
+        bar.move(done, 100, f"step {done}")
+    assert sent == []
+    answers.set()
+    bar.end(True)
+    assert sent == [(1, "step 1"), (100, "done")]  # what came while the first waited is not sent late
+
+
+def test_a_quick_stage_and_one_that_does_not_count_show_none(sent: list[tuple[float, str]], clock: Clock) -> None:
     quick, uncounted = ui.Bar("components"), ui.Bar("data")
     quick.move(1, 2, "")
-    time.sleep(0.03)
+    clock.now += 3
     uncounted.move(0, 0, "reading")
     for bar in (quick, uncounted):
         bar.end(True)
     assert sent == []
 
 
-def test_a_failed_stage_stays_where_it_was(sent: list[tuple[float, str]]) -> None:
+def test_a_failed_stage_stays_where_it_was(sent: list[tuple[float, str]], clock: Clock) -> None:
     bar = ui.Bar("target")
-    time.sleep(0.03)
+    clock.now += 3
     bar.move(3, 10, "loss 1")
     bar.end(False)
     assert sent == [(30, "loss 1")]
