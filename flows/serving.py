@@ -26,7 +26,7 @@ NO_SERVER = (
     "PREFECT_API_URL=http://127.0.0.1:4200/api and run this again."
 )
 
-PATIENCE = 30.0  # seconds; a server that was just started takes some ten
+PATIENCE = 20.0  # seconds; a server that was just started takes some ten
 
 
 def server_url() -> str:
