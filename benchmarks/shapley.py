@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from benchmarks.harness import Row, compare, seconds
 from featcx_core.components import ComponentTable, Forward, extract
-from featcx_core.shapley import BATCH, coalition_losses, shapley_values
+from featcx_core.shapley import batch_rows, coalition_losses, shapley_values
 
 PLAYERS, SHAPE, CLASSES, SAMPLES = 6, (64, 8, 8), 10, 4096
 CAPTUM_SAMPLES, SHAPIQ_SAMPLES = 64, 256
@@ -66,7 +66,9 @@ def rows(quick: bool = False) -> Iterator[Row]:
 
 def read(table: ComponentTable) -> float:
     """Seconds a sample of reading a table alone, in batches as ours takes them."""
-    return seconds(lambda: sum(len(batch["label"]) for batch in table.batches(batch_size=BATCH)), len(table))
+    return seconds(
+        lambda: sum(len(batch["label"]) for batch in table.batches(batch_size=batch_rows(table))), len(table)
+    )
 
 
 def losses(table: ComponentTable, head: nn.Module) -> float:

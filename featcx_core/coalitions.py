@@ -1,31 +1,28 @@
 """Sums of components over coalitions, and the losses of heads that pool them.
 
 For a head [ReLU] → mean over H×W → tail one pass over a sample's components gives 2^L vectors of C channels, and the tail
-runs on those alone. Without the ReLU the mean is linear, and the components' means suffice. The pass is compiled where a
-compiler is installed and the work is worth it, and plain PyTorch elsewhere; the two differ by rounding.
+runs on those alone. Without the ReLU the mean is linear, and the components' means suffice. On CPUs the pass is a kernel in
+C++ (coalitions.cpp), on GPUs torch compiles it, and where no compiler works it is plain PyTorch; they differ by rounding.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
-import importlib.util
 import logging
-import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from featcx_core.kernels import kernel
 from featcx_core.pooled import PooledHead
 
-LOW = 4  # players whose subsets the kernel writes out: 2^4 running sums fit a core's vector registers, 2^5 do not
 ROOT = 8  # players whose 2^8 coalitions are pooled at a time
-FUSED_FROM = 2**18  # additions a sample from which compiling, some seconds once a machine, is worth its while
+LOW = 4  # players whose subsets torch's kernel writes out
 PLAIN_ROWS = 16  # of the plain pass: with 2^4 coalitions of 64×8×8 it stays within the last-level cache
-GEOMETRIES = 100  # shapes that may be compiled in one process
+GEOMETRIES = 100  # shapes that torch may compile in one process
 BROKEN: set[str] = set()  # device types on which compiling has failed in this process
 
 log = logging.getLogger(__name__)
@@ -50,42 +47,42 @@ def cross_entropies(by_class: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(by_class.float().contiguous()[None], labels[None], reduction="none")[0]
 
 
-def pooled_losses(parts: Sequence[Tensor], labels: Tensor, head: PooledHead, rows: int) -> Tensor:
+def pooled_losses(parts: Sequence[Tensor], labels: Tensor, head: PooledHead) -> Tensor:
     """Cross-entropy of every coalition, float32 (b, 2^L), for a head that pools.
 
     Args:
         parts: L components and then the residual, float32 (b, C, H, W) each.
         labels: (b,).
-        rows: b is padded to this before the kernel, so that it is compiled once.
     """
     players, (b, channels, h, w) = len(parts) - 1, parts[0].shape
     flat = [part.reshape(b, channels, h * w) for part in parts]
     losses = torch.empty(b, 2**players, device=labels.device)
-    for start, totals in _relu_totals(flat, rows) if head.relu else _totals(flat):
-        logits = _logits_by_class(totals.reshape(-1, channels), h * w, head)
-        block = totals.shape[1]
-        losses[:, start : start + block] = cross_entropies(logits, labels.repeat_interleave(block)).view(b, block)
+    block = min(players, ROOT)
+    for start in range(0, 2**players, 2**block):
+        logits = _logits_by_class(members_sum(flat, start), flat[:block], head)
+        entropies = cross_entropies(logits, labels.repeat_interleave(2**block))
+        losses[:, start : start + 2**block] = entropies.view(b, 2**block)
     return losses
 
 
-def _logits_by_class(totals: Tensor, places: int, head: PooledHead) -> Tensor:
-    """(K, rows) from the totals over places (rows, C)."""
-    if head.linear is not None:
-        weight, bias = head.linear.weight, head.linear.bias
-        shift = weight.new_zeros(len(weight)) if bias is None else bias
-        return torch.addmm(shift[:, None], weight, totals.T, alpha=1 / places)
-    means = totals / places
+def _logits_by_class(root: Tensor, parts: Sequence[Tensor], head: PooledHead) -> Tensor:
+    """(K, b·2^k): the head on root + Σ of every subset of the parts, each part and the root (b, C, P)."""
+    places, linear = root.shape[-1], head.linear
+    if head.relu and root.device.type == "cpu" and (library := kernel("coalitions")):
+        found = _native(library, root, parts, linear)
+        if linear is not None:
+            return found
+        totals = found
+    else:
+        totals = (_relu_totals if head.relu else _totals)(root, parts).flatten(1)
+    if linear is not None:
+        return torch.addmm(_bias(linear)[:, None], linear.weight, totals, alpha=1 / places)
+    means = totals.T / places
     return head.tail(means[:, :, None, None] if head.keepdim else means).T
 
 
-def _totals(parts: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
-    """(first coalition, total over places of each coalition's sum (b, S, C)): linear, so only totals are added."""
-    totals, players = [part.sum(-1) for part in parts], len(parts) - 1
-    block = min(players, ROOT)
-    for start in range(0, 2**players, 2**block):
-        root = members_sum(totals, start)
-        sums = subset_sums(root, totals[:block], root.new_empty(2**block, *root.shape))
-        yield start, sums.transpose(0, 1)
+def _bias(linear: nn.Linear) -> Tensor:
+    return linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias
 
 
 def members_sum(parts: Sequence[Tensor], coalition: int) -> Tensor:
@@ -97,86 +94,88 @@ def members_sum(parts: Sequence[Tensor], coalition: int) -> Tensor:
     return total
 
 
-def _relu_totals(parts: Sequence[Tensor], rows: int) -> Iterator[tuple[int, Tensor]]:
-    """(first coalition, total over places of relu of each coalition's sum (b, S, C))."""
-    players, (b, channels, places) = len(parts) - 1, parts[0].shape
-    low, block = min(players, LOW), min(players, ROOT)
-    fused = 2**players * channels * places >= FUSED_FROM and _compiles(parts[0].device)
-    if fused and b < rows:
-        parts = [F.pad(part, (0, 0, 0, 0, 0, rows - b)) for part in parts]
-    for start in range(0, 2**players, 2**block):
-        root = members_sum(parts, start)
-        yield start, (_fused if fused else _plain)(root, parts[low:block], parts[:low]).flatten(1, 2)[:b]
+def _totals(root: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """Total over places (C, b, 2^k) of root + Σ of every subset of the parts, each (b, C, P): only totals are added."""
+    base, added = root.sum(-1).T, [part.sum(-1).T for part in parts]
+    return subset_sums(base, added, base.new_empty(2 ** len(parts), *base.shape)).permute(1, 2, 0)
 
 
-def _subset_totals(
-    members: Tensor, one: Tensor, root: Tensor, upper: Sequence[Tensor], lower: Sequence[Tensor]
-) -> Tensor:
-    """Total over places (b, A, 2^k, C) of relu(root + Σ of a subset of the parts), each part and the root (b, C, P).
+def _relu_totals(root: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """Total over places (C, b, 2^k) of relu(root + Σ of every subset of the parts), each (b, C, P)."""
+    device = root.device.type
+    return (_compiled_totals if device == "cuda" and device not in BROKEN else _plain)(root, parts)
 
-    The subsets of `upper` are rows of the 0/1 matrix `members` (A, u), those of the k `lower` are written out. `one` is 1:
-    its product with a part changes no bit, but makes of the addition a fused multiply-add, which does not compete with
-    the maxima and the totals for a core's adders (8.4 against 10.5 µs for 64 subsets of 64×8×8 on Zen 5).
+
+def _native(library: ctypes.CDLL, root: Tensor, parts: Sequence[Tensor], linear: nn.Linear | None) -> Tensor:
+    """The same by coalitions.cpp, (C, b·2^k), or with a linear layer of the means its outputs (K, b·2^k).
+
+    It runs on as many threads as torch may use.
+    """
+    rows, channels, places = root.shape
+    ordered = [part if part[0].is_contiguous() else part.contiguous() for part in (*parts, root)]
+    layer = [] if linear is None else [(linear.weight / places).contiguous(), _bias(linear).contiguous()]
+    out = root.new_empty(linear.out_features if linear else channels, rows * 2 ** len(parts))
+    library.relu_totals(
+        (ctypes.c_void_p * len(ordered))(*[part.data_ptr() for part in ordered]),
+        (ctypes.c_int64 * len(ordered))(*[part.stride(0) for part in ordered]),
+        *[ctypes.c_int64(size) for size in (len(parts), rows, channels, places)],
+        *([ctypes.c_void_p(tensor.data_ptr()) for tensor in layer] or [ctypes.c_void_p(None)] * 2),
+        ctypes.c_int64(linear.out_features if linear else 0),
+        ctypes.c_int64(torch.get_num_threads()),
+        ctypes.c_void_p(out.data_ptr()),
+    )
+    return out
+
+
+def _plain(root: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """Operation by operation."""
+    low, k = parts[:LOW], len(parts)
+    totals = root.new_empty(root.shape[1], len(root), 2**k)
+    for start in range(0, len(root), PLAIN_ROWS):
+        rows = slice(start, start + PLAIN_ROWS)
+        upper, lower = [part[rows] for part in (*parts[LOW:], root)], [part[rows] for part in low]
+        sums = root.new_empty(2 ** len(low), *upper[-1].shape)
+        for a in range(2 ** (k - len(low))):
+            subset_sums(members_sum(upper, a), lower, sums)
+            totals[:, rows, a << len(low) : a + 1 << len(low)] = sums.relu_().sum(-1).permute(2, 1, 0)
+    return totals
+
+
+def _subset_totals(members: Tensor, root: Tensor, upper: Sequence[Tensor], lower: Sequence[Tensor]) -> Tensor:
+    """_relu_totals in a form that torch compiles to one kernel, which reads a sample from memory once.
+
+    The subsets of `upper` are rows of the 0/1 matrix `members` (A, u); those of `lower` are written out.
     """
     base = root[:, None, None]
     for i, part in enumerate(upper):
         base = base + members[:, i, None, None, None] * part[:, None, None]
     sums = [base]
     for part in lower:
-        sums += [total + one * part[:, None, None] for total in sums]
-    return torch.cat([total.relu().sum(-1) for total in sums], 2)
+        sums += [total + part[:, None, None] for total in sums]
+    return torch.cat([total.relu().sum(-1) for total in sums], 2).flatten(1, 2).permute(2, 0, 1)
 
 
-def _plain(root: Tensor, upper: Sequence[Tensor], lower: Sequence[Tensor]) -> Tensor:
-    """The same operation by operation."""
-    totals = root.new_empty(len(root), 2 ** len(upper), 2 ** len(lower), root.shape[1])
-    for start in range(0, len(root), PLAIN_ROWS):
-        rows = slice(start, start + PLAIN_ROWS)
-        uppers, lowers = [part[rows] for part in (*upper, root)], [part[rows] for part in lower]
-        sums = root.new_empty(2 ** len(lower), *uppers[-1].shape)
-        for a in range(2 ** len(upper)):
-            subset_sums(members_sum(uppers, a), lowers, sums)
-            totals[rows, a] = sums.relu_().sum(-1).transpose(0, 1)
-    return totals
-
-
-def _fused(root: Tensor, upper: Sequence[Tensor], lower: Sequence[Tensor]) -> Tensor:
-    """_subset_totals as one kernel, which reads a sample from memory once; _plain where compiling fails."""
+def _compiled_totals(root: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """_subset_totals compiled; _plain where compiling fails."""
     import torch._dynamo
 
-    device, subsets = root.device.type, torch.arange(2 ** len(upper), device=root.device)
-    members = torch.stack([subsets >> i & 1 for i in range(len(upper))], 1) if upper else subsets[:, None]
+    upper = parts[LOW:]
+    subsets = torch.arange(2 ** len(upper), device=root.device)
+    members = (subsets[:, None] >> torch.arange(len(upper), device=root.device) & 1).to(root.dtype)
     try:
         with torch._dynamo.config.patch(recompile_limit=GEOMETRIES):
-            return _compiled()(members.to(root.dtype), root.new_ones(()), root, list(upper), list(lower))
+            return _compiled()(members, root, list(upper), list(parts[:LOW]))
     except Exception as error:
-        BROKEN.add(device)
+        BROKEN.add(root.device.type)
         log.warning(
-            "torch.compile does not work for %s here (%s); coalitions are summed in plain PyTorch.", device, error
+            "torch.compile does not work for %s here (%s); coalitions are summed in plain PyTorch.",
+            root.device.type,
+            error,
         )
-        return _plain(root, upper, lower)
+        return _plain(root, parts)
 
 
 @functools.cache
 def _compiled() -> Callable[..., Tensor]:
-    """The compiled pass; it is imported here since torch's compiler takes seconds to import."""
-    from torch._inductor import config
-
-    options: dict[str, Any] = {
-        # Else the sums of the upper parts, which many sums read, are written to memory first: 2 µs a sample.
-        "realize_reads_threshold": 1000,
-        "realize_acc_reads_threshold": 1000,
-        "realize_opcount_threshold": 1000,
-        "cpp.enable_floating_point_contract_flag": "fast",  # for the product with one; else there is none to contract
-    }
-    known = {name: value for name, value in options.items() if name in config.get_config_copy()}
-    return torch.compile(_subset_totals, dynamic=False, fullgraph=True, options=known)
-
-
-def _compiles(device: torch.device) -> bool:
-    """Whether what torch.compile needs for this device is installed; never a matter of timing."""
-    if device.type in BROKEN:
-        return False
-    if device.type == "cpu":
-        return shutil.which(os.environ.get("CXX", "g++")) is not None
-    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
+    """The compiled pass; torch's compiler takes seconds to import, so it is asked for only here."""
+    return torch.compile(_subset_totals, fullgraph=True)

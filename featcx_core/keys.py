@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent
 PLUMBING = frozenset({"specs", "errors", "store", "prune", "keys", "__init__"})
 # Modules beside a stage's own that run it and change no result either.
 RUNNING = frozenset({"engine", "progress", "devices", "__init__"})
-DATA = {"report": "templates"}  # module → folder of files that it reads
+DATA = {"report": "templates", "coalitions": "coalitions.cpp"}  # module → file, or folder of files, that it reads
 _PARSER = threading.Lock()
 
 
@@ -65,7 +65,7 @@ def _code_version(function: str, path: Path) -> str:
             wanted += [(other, file) for other in _globals(node)]
     imported = sorted(_closure([m for node in used.values() for m in _imports(node)]))
     modules = {module: _module_version(ROOT / f"{module}.py") for module in imported}
-    modules |= {part: _folder_version(ROOT / part) for module, part in DATA.items() if module in imported}
+    modules |= {part: _data_version(ROOT / part) for module, part in DATA.items() if module in imported}
     own = {f"{file.stem}.{name}": _text(n) for (name, file), n in used.items() if not isinstance(n, ast.ImportFrom)}
     return digest({"own": own, "modules": modules})
 
@@ -140,8 +140,9 @@ def _module_version(path: Path) -> str:
 
 
 @cache
-def _folder_version(folder: Path) -> str:
-    return digest({path.name: path.read_text() for path in folder.iterdir() if path.is_file()})
+def _data_version(place: Path) -> str:
+    files = [place] if place.is_file() else place.iterdir()
+    return digest({path.name: path.read_text() for path in files if path.is_file()})
 
 
 @cache

@@ -24,7 +24,7 @@ from featcx_core.prefetch import read_ahead
 from featcx_core.seeds import derive_seed
 
 EXACT_PLAYERS = 14
-BATCH = 64  # rows a batch, fixed: a result's last digits must not depend on how rows are shared out
+BATCH_BYTES = 32 << 20  # of components at a time
 BLOCK_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}  # of summed features at a time, for heads that do not pool
 
 
@@ -57,7 +57,7 @@ def coalition_losses(
     coalition, and no sum is the end of a chain longer than L. A head that averages over places is taken apart
     (coalitions.py); any other runs on blocks of coalitions × samples.
 
-    The way is chosen by the head's structure, the shapes, the device and whether a compiler is installed, never by time:
+    The way is chosen by the head's structure, the shapes, the device and whether a compiler works, never by time:
     on one machine the same input gives the same bytes. Between the ways the losses differ by rounding, some 1e-6 of the
     largest term.
 
@@ -76,12 +76,18 @@ def coalition_losses(
     head = head.to(device)
     pooled = pooled_head(head)
     losses, start = torch.empty(len(table), 2**players), 0
-    for parts, own in batches_on(table, BATCH, device):
+    for parts, own in batches_on(table, batch_rows(table), device):
         rows = slice(start, start + len(own))
         y = own if labels is None else labels[rows].to(device)
-        losses[rows] = pooled_losses(parts, y, pooled, BATCH) if pooled else _head_losses(parts, y, head)
+        losses[rows] = pooled_losses(parts, y, pooled) if pooled else _head_losses(parts, y, head)
         start = rows.stop
     return losses
+
+
+def batch_rows(table: ComponentTable) -> int:
+    """Rows a batch, 16 to 256 and a power of 2, by their size alone: last digits must not depend on how rows are shared."""
+    a_row = 4 * (len(table.orders) + 1) * math.prod(table.shape)
+    return 1 << max(16, min(256, BATCH_BYTES // a_row)).bit_length() - 1
 
 
 def batches_on(table: ComponentTable, rows: int, device: torch.device | str) -> Iterator[tuple[list[Tensor], Tensor]]:

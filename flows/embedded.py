@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from featcx_core.errors import InputError
+from featcx_core.kernels import user_cache
 
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -86,7 +87,7 @@ class PrefectServer:
     def _start(self) -> str:
         from prefect import __version__
 
-        database, template = Path(self.folder.name) / "prefect.db", cache_folder() / f"prefect-{__version__}.db"
+        database, template = Path(self.folder.name) / "prefect.db", user_cache() / f"prefect-{__version__}.db"
         if template.exists():
             shutil.copyfile(template, database)  # spares the migrations, a third of the start
         os.environ["PREFECT_API_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{database}"
@@ -135,11 +136,6 @@ def reporting_to(url: str) -> Iterator[None]:
 
     with temporary_settings({PREFECT_API_URL: url}):
         yield
-
-
-def cache_folder() -> Path:
-    """What featcx keeps for a user between runs besides the store: an empty Prefect database."""
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "featcx"
 
 
 def _copy_database(source: Path, copy: Path) -> None:

@@ -246,11 +246,11 @@ def test_parts_of_a_parquet_table_give_the_bits_of_the_whole(tmp_path):
 
 
 def test_slices_of_a_table_in_memory_give_the_bits_of_the_whole():
-    table, head = random_table(4 * shapley.BATCH, 4), small_head()
+    table, head = random_table(512, 4), small_head()
     whole, source = coalition_losses(table, head), table._source
-    parts = []
-    for start in range(0, len(table), 2 * shapley.BATCH):
-        rows = slice(start, start + 2 * shapley.BATCH)
+    parts, share = [], shapley.batch_rows(table)
+    for start in range(0, len(table), share):
+        rows = slice(start, start + share)
         part = ComponentTable.from_tensors(
             torch.stack([source[name][rows] for name in table.tensor_columns[:-1]], 1),
             source["residual"][rows],

@@ -1,6 +1,8 @@
 """Heads that pool: recognised by structure alone, and the same losses as by running the head on every coalition."""
 
+import ctypes
 import logging
+from unittest import mock
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from featcx_core import coalitions, shapley
+from featcx_core import coalitions, kernels, shapley
 from featcx_core.coalitions import subset_sums
 from featcx_core.components import ComponentTable, extract
 from featcx_core.pooled import pooled_head
@@ -147,59 +149,135 @@ def test_subset_sums_by_bitmask():
     assert sums.flatten().tolist() == [100 + s for s in range(32)]
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 2), st.integers(1, 4), st.integers(1, 20), st.integers(1, 40), st.sampled_from([1.0, 1e-3, 1e3]))
-def test_what_is_compiled_and_what_is_not_are_exact_within_rounding(upper, lower, channels, places, scale):
+def no_compiler(monkeypatch, compiler="no-such-compiler"):
+    monkeypatch.setenv("CXX", compiler)
+    kernels.kernel.cache_clear()
+
+
+@pytest.fixture
+def fresh_kernels():
+    """Kernels are looked for anew, before and after."""
+    kernels.kernel.cache_clear()
+    yield
+    kernels.kernel.cache_clear()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(1, 8),
+    st.integers(1, 20),
+    st.sampled_from([1, 4, 15, 16, 49, 64, 65, 128, 144]),
+    st.sampled_from([1.0, 1e-3, 1e3]),
+    st.integers(1, 3),
+)
+def test_every_way_is_exact_within_rounding(players, channels, places, scale, threads):
     """Against float64, relative to the largest term; 20 rows are one full and one short chunk of the plain way."""
     rng = torch.Generator().manual_seed(channels)
     root = torch.randn(20, channels, places, generator=rng)
-    parts = [scale * torch.randn(20, channels, places, generator=rng) for _ in range(lower + upper)]
+    stacked = scale * torch.randn(20, players, channels, places, generator=rng)
+    parts = list(stacked.unbind(1))  # rows apart, as a batch of a table has them
     sums = subset_sums(root.double(), [p.double() for p in parts], torch.empty(2 ** len(parts), *root.shape).double())
-    exact = sums.relu().mean(-1).transpose(0, 1)
+    exact = sums.relu().mean(-1).permute(2, 1, 0)
+    upper = players - min(players, coalitions.LOW)
     members = torch.tensor([[s >> i & 1 for i in range(upper)] for s in range(2**upper)], dtype=torch.float32)
+    ways = {
+        "plain": coalitions._plain(root, parts),
+        "for torch's compiler": coalitions._subset_totals(
+            members.view(2**upper, upper), root, parts[coalitions.LOW :], parts[: coalitions.LOW]
+        ),
+    }
+    layer = nn.Linear(channels, 7).requires_grad_(False)
     largest = max(float(part.abs().max()) for part in (root, *parts))
-    for found in (
-        coalitions._subset_totals(members.view(2**upper, upper), torch.ones(()), root, parts[lower:], parts[:lower]),
-        coalitions._plain(root, parts[lower:], parts[:lower]),
-    ):
-        assert found.shape == (20, 2**upper, 2**lower, channels)
-        assert (found.flatten(1, 2) / places - exact).abs().max() <= 1e-6 * largest
+    if library := kernels.kernel("coalitions"):
+        with mock.patch.object(torch, "get_num_threads", return_value=threads):
+            ways["C++"] = coalitions._native(library, root, parts, None).view(channels, 20, -1)
+            logits = coalitions._native(library, root, parts, layer).double()
+        expected = layer.weight.double() @ exact.flatten(1) + layer.bias.double()[:, None]
+        assert (logits - expected).abs().max() <= 4e-6 * (1 + largest)
+    for name, found in ways.items():
+        assert found.shape == exact.shape, name
+        assert (found / places - exact).abs().max() <= 1e-6 * largest, name
 
 
-def test_the_compiled_kernel_gives_the_plain_losses_within_rounding(monkeypatch):
-    """On a last batch of fewer rows too; and the second call gives the first one's bytes."""
+def test_the_kernel_keeps_what_is_not_a_number():
+    if not (library := kernels.kernel("coalitions")):
+        pytest.skip("no C++ compiler is installed")
+    parts = [torch.randn(3, 2, 64) for _ in range(5)]
+    parts[1][1, 0, 7] = float("nan")
+    found = coalitions._native(library, torch.randn(3, 2, 64), parts, None).view(2, 3, 32)
+    held = torch.arange(32) >> 1 & 1 == 1
+    assert torch.equal(found.isnan().any(2), torch.tensor([[False, True, False], [False] * 3]))
+    assert torch.equal(found[0, 1].isnan(), held)
+
+
+def test_the_kernel_gives_the_plain_losses_within_rounding(monkeypatch, fresh_kernels):
+    """On a last batch of fewer rows too; and the second call, on other threads, gives the first one's bytes."""
+    if not kernels.kernel("coalitions"):
+        pytest.skip("no C++ compiler is installed")
     torch.manual_seed(0)
     head = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)).eval()
-    table = seeded_table(150, 5, (6, 3, 3))
-    plain = coalition_losses(table, head)
-    monkeypatch.setattr(coalitions, "FUSED_FROM", 1)
-    if not coalitions._compiles(torch.device("cpu")):
+    table = seeded_table(300, 5, (6, 3, 3))
+    native = coalition_losses(table, head)
+    with mock.patch.object(torch, "get_num_threads", return_value=1):
+        assert torch.equal(coalition_losses(table, head), native)
+    torch.testing.assert_close(native, direct_losses(table, head), rtol=1e-5, atol=2e-6)
+    no_compiler(monkeypatch)
+    torch.testing.assert_close(native, coalition_losses(table, head), rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+def test_without_a_compiler_the_plain_way_is_taken_and_said_once(monkeypatch, caplog, compiler, fresh_kernels):
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)).eval()
+    table = seeded_table(300, 5, (6, 3, 3))
+    no_compiler(monkeypatch, compiler)
+    with caplog.at_level(logging.WARNING):
+        found = coalition_losses(table, head)
+    torch.testing.assert_close(found, direct_losses(table, head), rtol=1e-5, atol=2e-6)
+    assert [record.getMessage().split(" (")[0] for record in caplog.records] == ["No C++ compiler made coalitions.cpp"]
+
+
+def test_a_kernel_is_compiled_once_and_again_for_other_code(tmp_path, monkeypatch, fresh_kernels):
+    if not kernels.kernel("coalitions"):
         pytest.skip("no C++ compiler is installed")
-    fused = coalition_losses(table, head)
-    assert "cpu" not in coalitions.BROKEN
-    torch.testing.assert_close(fused, plain, rtol=1e-5, atol=2e-6)
-    torch.testing.assert_close(fused, direct_losses(table, head), rtol=1e-5, atol=2e-6)
-    assert torch.equal(coalition_losses(table, head), fused)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = tmp_path / "twice.cpp"
+    source.write_text('extern "C" int twice(int x) { return 2 * x; }')
+    first = kernels._compiled(source)
+    assert first.parent == tmp_path / "featcx"
+    assert ctypes.CDLL(str(first)).twice(4) == 8
+    made = first.stat().st_mtime_ns
+    assert kernels._compiled(source) == first
+    assert first.stat().st_mtime_ns == made
+    source.write_text('extern "C" int twice(int x) { return 2 * x + 1; }')
+    assert kernels._compiled(source) != first
+    monkeypatch.setattr(kernels, "FLAGS", (*kernels.FLAGS, "-DNDEBUG"))
+    assert len({first, kernels._compiled(source), *(tmp_path / "featcx").iterdir()}) == 3
 
 
-def test_where_compiling_fails_the_plain_way_is_taken(monkeypatch, caplog):
+def test_where_torch_cannot_compile_the_plain_way_is_taken(monkeypatch, caplog):
     def fails():
         raise RuntimeError("no such compiler")
 
-    torch.manual_seed(0)
-    head = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)).eval()
-    table = seeded_table(140, 5, (6, 3, 3))
-    plain = coalition_losses(table, head)
-    monkeypatch.setattr(coalitions, "FUSED_FROM", 1)
+    parts = [torch.randn(20, 3, 9) for _ in range(6)]
     monkeypatch.setattr(coalitions, "BROKEN", set())
     monkeypatch.setattr(coalitions, "_compiled", fails)
-    monkeypatch.setenv("CXX", "sh")  # any program that exists
     with caplog.at_level(logging.WARNING):
-        torch.testing.assert_close(coalition_losses(table, head), plain, rtol=1e-5, atol=2e-6)
+        found = coalitions._compiled_totals(parts[0], parts[1:])
+    assert torch.equal(found, coalitions._plain(parts[0], parts[1:]))
     assert len(caplog.records) == 1
-    monkeypatch.setattr(coalitions, "BROKEN", set())
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    assert not coalitions._compiles(torch.device("cpu"))
+    assert {"cpu"} == coalitions.BROKEN
+
+
+def test_what_torch_compiles_gives_the_plain_totals():
+    """The pass of CUDA devices, compiled for this machine's processor; a short batch beside a full one."""
+    if not kernels.kernel("coalitions"):
+        pytest.skip("no C++ compiler is installed")
+    for rows in (20, 7):
+        parts = [torch.randn(rows, 3, 9) for _ in range(6)]
+        found = coalitions._compiled_totals(parts[0], parts[1:])
+        assert not coalitions.BROKEN
+        torch.testing.assert_close(found, coalitions._plain(parts[0], parts[1:]), rtol=1e-5, atol=1e-5)
 
 
 @settings(max_examples=15, deadline=None)
@@ -214,11 +292,8 @@ def test_losses_do_not_depend_on_shards_or_batches(cut, batch, name):
     for rows in (slice(0, cut), slice(cut, None)):
         maps = torch.stack([source[column][rows] for column in table.tensor_columns[:-1]], 1)
         shards.append(ComponentTable.from_tensors(maps, source["residual"][rows], source["label"][rows]))
-    default, shapley.BATCH = shapley.BATCH, batch
-    try:
+    with mock.patch.object(shapley, "batch_rows", return_value=batch):
         found = torch.cat([coalition_losses(shard, head) for shard in shards])
-    finally:
-        shapley.BATCH = default
     torch.testing.assert_close(found, whole, rtol=1e-6, atol=2e-6)
 
 

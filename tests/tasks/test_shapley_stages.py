@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from featcx_core import coalitions, shapley
+from featcx_core import shapley
 from featcx_core.components import ComponentTable, extract
 from featcx_core.networks import save_network
 from featcx_core.shapley import coalition_losses, shapley_values
@@ -44,7 +44,6 @@ def write_inputs(root, digits, players):
 @pytest.mark.parametrize("players", [3, 15])
 def test_shards_make_the_table_of_effectiveness(tmp_path, digits, players, monkeypatch):
     net, tables = write_inputs(tmp_path, digits, players)
-    monkeypatch.setattr(coalitions, "FUSED_FROM", 2**40)  # nothing to compile
 
     def run(stage, name, **arguments):
         work = SimpleNamespace(folder=tmp_path / name, device=torch.device("cpu"), path=lambda ref: tmp_path / ref)

@@ -1,0 +1,61 @@
+"""C++ kernels, compiled on the machine that runs them and kept in the user's cache."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
+
+log = logging.getLogger(__name__)
+
+
+def user_cache() -> Path:
+    """What featcx keeps for a user besides the store; all of it can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "featcx"
+
+
+@functools.cache
+def kernel(name: str) -> ctypes.CDLL | None:
+    """The library made of `name`.cpp beside this file; None, with a warning, where no C++ compiler makes it.
+
+    Compiling takes a second or two, once a machine: what is kept is found by source, compiler and processor.
+    """
+    source = Path(__file__).with_name(f"{name}.cpp")
+    try:
+        return ctypes.CDLL(str(_compiled(source)))
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = getattr(error, "stderr", None) or str(error)
+        first = reason.strip().splitlines()[0] if reason.strip() else type(error).__name__
+        log.warning(
+            "No C++ compiler made %s (%s); plain PyTorch takes its place, some times slower.", source.name, first
+        )
+        return None
+
+
+def _compiled(source: Path) -> Path:
+    compiler = [os.environ.get("CXX", "c++"), *FLAGS]
+    # With -march=native the predefined macros name the processor's instructions, and the compiler's version.
+    machine = _output([*compiler, "-dM", "-E", "-x", "c++", os.devnull])
+    digest = hashlib.sha256(source.read_bytes() + "\0".join([*compiler, machine]).encode()).hexdigest()
+    library = user_cache() / f"{source.stem}-{digest[:16]}.so"
+    if not library.exists():
+        with contextlib.suppress(OSError):
+            library.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(library.parent, os.W_OK):
+            library = Path(tempfile.mkdtemp(prefix="featcx-")) / library.name
+        unfinished = library.with_suffix(f".{os.getpid()}")
+        _output([*compiler, str(source), "-o", str(unfinished)])
+        os.replace(unfinished, library)
+    return library
+
+
+def _output(command: list[str]) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
