@@ -1,4 +1,4 @@
-"""Training: time of an epoch, share of the bf16 matrix rate, and time to an equal held-out residual."""
+"""Training: time of an epoch, share of the matrix rate, and time to an equal held-out residual."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ from benchmarks.published import (
 from benchmarks.sides import Scene, Side, prepare, scene, sides, source
 from featcx_core.data import Augmented
 from featcx_core.disentangler import Disentangler, train_disentangler
-from featcx_core.fit import fit, reproduce
+from featcx_core.fit import fit, reproduce, resolve_precision
 from featcx_core.seeds import seeded
 from featcx_core.specs import Numerics, ScheduleSpec
 
@@ -75,7 +76,7 @@ def published_test(place: Scene, net: nn.Module, batch: int) -> float:
 
 
 def our_epoch(folder: str, blocks: int, width: int, batch: int = 128, compiled: bool = True, warm: int = 3) -> float:
-    """Seconds of DRAWS samples in featcx's training loop: bf16, compiled, the first `warm` steps (compilation) left out.
+    """Seconds of DRAWS samples in featcx's training loop, compiled; the first `warm` steps (compilation) are left out.
 
     Nothing is evaluated in between: residuals are measured once, at the end, by the components stage.
     """
@@ -88,10 +89,15 @@ def our_epoch(folder: str, blocks: int, width: int, batch: int = 128, compiled: 
         reproduce(place.feature),
         ScheduleSpec(draws=(warm + steps) * batch, batch=batch),
         seed=0,
-        numerics=Numerics(precision="bf16", compile=compiled),
+        numerics=Numerics(precision=fast_precision(), compile=compiled),
         after_step=lambda: clock.append(time.perf_counter()),
     )
     return (clock[-1] - clock[warm - 1]) * DRAWS / (steps * batch)
+
+
+def fast_precision() -> Literal["fp32", "bf16"]:
+    """What featcx trains in on this machine."""
+    return resolve_precision("auto", torch.device("cpu"))
 
 
 def epoch_flops(folder: str, blocks: int, width: int) -> float:
@@ -105,8 +111,9 @@ def epoch_flops(folder: str, blocks: int, width: int) -> float:
 
 
 def matrix_rate(side: int = 4096) -> float:
-    """Operations a second of a bf16 product of two large matrices, the best of five."""
-    a, b = torch.randn(side, side).bfloat16(), torch.randn(side, side).bfloat16()
+    """Operations a second of a product of two large matrices in the precision of training, the best of five."""
+    dtype = torch.bfloat16 if fast_precision() == "bf16" else torch.float32
+    a, b = torch.randn(side, side, dtype=dtype), torch.randn(side, side, dtype=dtype)
     seconds = []
     for _ in range(6):
         timer = Timer()
@@ -146,7 +153,7 @@ def our_chain(folder: str, width: int, seed: int) -> list[tuple[float, float]]:
         if previous is not None:
             net.warm_start(previous, identity=True)
         schedule = FAST.model_copy(update={"draws": draws, "batch": batch})
-        numerics = Numerics(precision="bf16")
+        numerics = Numerics(precision=fast_precision())
         train_disentangler(net, place.feature, place.data, place.data.pool, schedule, seed=seed, numerics=numerics)
         rows.append((float(timer), held_out(place, net)))
         previous = net
@@ -198,7 +205,9 @@ def _epoch_rows(folder: str, blocks: int, baseline: Side, ours: Side, repeats: i
     yield Row(f"{name}, without it", slow, fast, "samples", 3.5)
     each = ours(epoch_flops, folder, blocks, width) / DRAWS
     whole = [value * 1e9 for value in peak], [value / each * 1e9 for value in fast]
-    yield Row(f"share of a large bf16 matrix product's rate, κ = 1, m = {blocks}", *whole, "GFLOP", 0.65)
+    yield Row(
+        f"share of a large {ours(fast_precision)} matrix product's rate, κ = 1, m = {blocks}", *whole, "GFLOP", 0.65
+    )
 
 
 def _chain_rows(folder: str, baseline: Side, ours: Side, width: int = 32, epochs: int = 12) -> Iterator[Row]:

@@ -58,13 +58,18 @@ class Checkpoint:
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
-    """`auto` becomes bf16 where the device has bf16 arithmetic, else fp32; decided by capability, never by timing."""
+    """`auto` becomes bf16 where the device has fast bf16 arithmetic, else fp32; decided by capability, never by timing.
+
+    Intel's AVX-512 products of bf16 numbers take longer than those of fp32 ones (137 against 264 GFLOP/s on two cores of
+    Emerald Rapids): there AMX alone counts.
+    """
     if precision != "auto":
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    flags = Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""
-    return "bf16" if "avx512_bf16" in flags or "amx_bf16" in flags else "fp32"
+    info = Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""
+    fast = "amx_bf16" in info or ("avx512_bf16" in info and "GenuineIntel" not in info)
+    return "bf16" if fast else "fp32"
 
 
 def cross_entropy(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:

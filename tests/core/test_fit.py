@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -372,6 +373,20 @@ def test_precision_is_resolved_by_capability():
     assert resolve_precision("bf16", CPU) == "bf16"
     assert resolve_precision("auto", CPU) in ("fp32", "bf16")
     assert resolve_precision("auto", CPU) == resolve_precision("auto", CPU)
+
+
+@pytest.mark.parametrize(
+    ("info", "precision"),
+    [
+        ("vendor_id: GenuineIntel flags: avx512f avx512_bf16 amx_bf16", "bf16"),
+        ("vendor_id: GenuineIntel flags: avx512f avx512_bf16", "fp32"),
+        ("vendor_id: AuthenticAMD flags: avx512f avx512_bf16", "bf16"),
+        ("vendor_id: AuthenticAMD flags: avx2", "fp32"),
+    ],
+)
+def test_bf16_where_the_processor_is_fast_at_it(info, precision, monkeypatch):
+    monkeypatch.setattr(Path, "read_text", lambda path: info)
+    assert resolve_precision("auto", CPU) == precision
 
 
 def test_predict_is_independent_of_batches(digits):
