@@ -10,9 +10,11 @@ import logging
 import os
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
+_COMPILING = threading.Lock()
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,8 @@ def kernel(name: str) -> ctypes.CDLL | None:
     """
     source = Path(__file__).with_name(f"{name}.cpp")
     try:
-        return ctypes.CDLL(str(_compiled(source)))
+        with _COMPILING:  # what a second thread waits for it finds
+            return ctypes.CDLL(str(_compiled(source)))
     except (OSError, subprocess.CalledProcessError) as error:
         reason = getattr(error, "stderr", None) or str(error)
         first = reason.strip().splitlines()[0] if reason.strip() else type(error).__name__

@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import pytest
@@ -253,6 +254,15 @@ def test_a_kernel_is_compiled_once_and_again_for_other_code(tmp_path, monkeypatc
     assert kernels._compiled(source) != first
     monkeypatch.setattr(kernels, "FLAGS", (*kernels.FLAGS, "-DNDEBUG"))
     assert len({first, kernels._compiled(source), *(tmp_path / "featcx").iterdir()}) == 3
+
+
+def test_threads_that_ask_at_once_all_get_the_kernel(tmp_path, monkeypatch, fresh_kernels):
+    if not kernels.kernel("coalitions"):
+        pytest.skip("no C++ compiler is installed")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kernels.kernel.cache_clear()
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(kernels.kernel, ["coalitions"] * 4))
 
 
 def test_where_torch_cannot_compile_the_plain_way_is_taken(monkeypatch, caplog):
