@@ -23,7 +23,7 @@ constexpr int LOW = 3;
 constexpr int LOW = 2;
 #endif
 constexpr int LANES = 1 << LOW;  // one vector holds a total of each subset; twice as many fit the registers
-constexpr int PLAYERS = 8;       // at most
+constexpr int PLAYERS = 8;       // at most, as many as ROOT in coalitions.py
 constexpr int CHUNK = 64 / LANES;  // vectors of places at a time
 constexpr int64_t AHEAD = 1024;  // floats in front of what is read, asked for early
 
@@ -74,11 +74,11 @@ template <int count = LANES>
 
 // One channel's components at CHUNK vectors of places.
 struct Channel {
-    Vector lower[LOW][CHUNK] = {};              // the first components; zeros where there are fewer
+    Vector lower[LOW * CHUNK] = {};             // the first components; zeros where there are fewer
     Vector upper[1 << (PLAYERS - LOW)][CHUNK];  // residual + Σ of each subset of the others
 
     void read(const float *const *parts, int players, int64_t offset, int64_t left) {
-        for (int i = 0; i < players && i < LOW; i++) copy(parts[i] + offset, left, lower[i]);
+        for (int i = 0; i < players && i < LOW; i++) copy(parts[i] + offset, left, lower + i * CHUNK);
         copy(parts[players] + offset, left, upper[0]);
         Vector part[CHUNK];
         for (int i = LOW, count = 1; i < players; i++, count *= 2) {
@@ -101,8 +101,8 @@ struct Channel {
 
     [[gnu::always_inline]] inline Vector totals(int64_t block) const {
         Vector sums[LANES];
-        add_subsets<true, LOW>(upper[block][0], lower[0], sums);
-        for (int v = 1; v < CHUNK; v++) add_subsets<false, LOW>(upper[block][v], lower[0] + v, sums);
+        add_subsets<true, LOW>(upper[block][0], lower, sums);
+        for (int v = 1; v < CHUNK; v++) add_subsets<false, LOW>(upper[block][v], lower + v, sums);
         return totals_of(sums);
     }
 };

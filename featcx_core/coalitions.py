@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from featcx_core.kernels import kernel
 from featcx_core.pooled import PooledHead
 
-ROOT = 8  # players whose 2^8 coalitions are pooled at a time
+ROOT = 8  # players whose 2^8 coalitions are pooled at a time; coalitions.cpp takes no more
 LOW = 4  # players whose subsets torch's kernel writes out
 PLAIN_ROWS = 16  # of the plain pass: with 2^4 coalitions of 64×8×8 it stays within the last-level cache
 GEOMETRIES = 100  # shapes that torch may compile in one process
@@ -56,29 +56,40 @@ def pooled_losses(parts: Sequence[Tensor], labels: Tensor, head: PooledHead) -> 
     """
     players, (b, channels, h, w) = len(parts) - 1, parts[0].shape
     flat = [part.reshape(b, channels, h * w) for part in parts]
+    if not head.relu:  # the mean is linear, so that coalitions are sums of totals
+        flat = [part.sum(-1, keepdim=True) for part in flat]
     losses = torch.empty(b, 2**players, device=labels.device)
     block = min(players, ROOT)
     for start in range(0, 2**players, 2**block):
-        logits = _logits_by_class(members_sum(flat, start), flat[:block], head)
+        logits = _logits_by_class(members_sum(flat, start), flat[:block], head, h * w)
         entropies = cross_entropies(logits, labels.repeat_interleave(2**block))
         losses[:, start : start + 2**block] = entropies.view(b, 2**block)
     return losses
 
 
-def _logits_by_class(root: Tensor, parts: Sequence[Tensor], head: PooledHead) -> Tensor:
-    """(K, b·2^k): the head on root + Σ of every subset of the parts, each part and the root (b, C, P)."""
-    places, linear = root.shape[-1], head.linear
-    if head.relu and root.device.type == "cpu" and (library := kernel("coalitions")):
-        found = _native(library, root, parts, linear)
-        if linear is not None:
-            return found
-        totals = found
+def _logits_by_class(root: Tensor, parts: Sequence[Tensor], head: PooledHead, places: int) -> Tensor:
+    """(K, b·2^k): the head on root + Σ of every subset of the parts, each part and the root (b, C, P).
+
+    `places` are what the head takes its mean over: P, or for totals that stand for them their number.
+    """
+    linear = head.linear
+    library = kernel("coalitions") if head.relu and _all_float32(root, *parts, linear) else None
+    if library and linear is not None:
+        return _native(library, root, parts, linear)
+    if library:
+        totals = _native(library, root, parts, None)
     else:
         totals = (_relu_totals if head.relu else _totals)(root, parts).flatten(1)
     if linear is not None:
         return torch.addmm(_bias(linear)[:, None], linear.weight, totals, alpha=1 / places)
     means = totals.T / places
     return head.tail(means[:, :, None, None] if head.keepdim else means).T
+
+
+def _all_float32(*used: Tensor | nn.Linear | None) -> bool:
+    """Whether these are all on the CPU and float32: what the kernel takes."""
+    tensors = [part.weight if isinstance(part, nn.Linear) else part for part in used if part is not None]
+    return all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
 
 
 def _bias(linear: nn.Linear) -> Tensor:
@@ -95,7 +106,7 @@ def members_sum(parts: Sequence[Tensor], coalition: int) -> Tensor:
 
 
 def _totals(root: Tensor, parts: Sequence[Tensor]) -> Tensor:
-    """Total over places (C, b, 2^k) of root + Σ of every subset of the parts, each (b, C, P): only totals are added."""
+    """Total over places (C, b, 2^k) of root + Σ of every subset of the parts, each (b, C, P)."""
     base, added = root.sum(-1).T, [part.sum(-1).T for part in parts]
     return subset_sums(base, added, base.new_empty(2 ** len(parts), *base.shape)).permute(1, 2, 0)
 
@@ -156,15 +167,22 @@ def _subset_totals(members: Tensor, root: Tensor, upper: Sequence[Tensor], lower
 
 
 def _compiled_totals(root: Tensor, parts: Sequence[Tensor]) -> Tensor:
-    """_subset_totals compiled; _plain where compiling fails."""
+    """_subset_totals compiled; _plain where compiling fails.
+
+    Rows are padded to a power of 2, so that what is compiled for them does not depend on which batches came before.
+    """
     import torch._dynamo
 
+    rows = len(root)
+    padding = (0, 0, 0, 0, 0, (1 << (rows - 1).bit_length()) - rows)
+    if padding[-1]:
+        root, parts = F.pad(root, padding), [F.pad(part, padding) for part in parts]
     upper = parts[LOW:]
     subsets = torch.arange(2 ** len(upper), device=root.device)
     members = (subsets[:, None] >> torch.arange(len(upper), device=root.device) & 1).to(root.dtype)
     try:
         with torch._dynamo.config.patch(recompile_limit=GEOMETRIES):
-            return _compiled()(members, root, list(upper), list(parts[:LOW]))
+            return _compiled()(members, root, list(upper), list(parts[:LOW]))[:, :rows]
     except Exception as error:
         BROKEN.add(root.device.type)
         log.warning(
@@ -172,10 +190,10 @@ def _compiled_totals(root: Tensor, parts: Sequence[Tensor]) -> Tensor:
             root.device.type,
             error,
         )
-        return _plain(root, parts)
+        return _plain(root, parts)[:, :rows]
 
 
 @functools.cache
 def _compiled() -> Callable[..., Tensor]:
     """The compiled pass; torch's compiler takes seconds to import, so it is asked for only here."""
-    return torch.compile(_subset_totals, fullgraph=True)
+    return torch.compile(_subset_totals, dynamic=False, fullgraph=True)

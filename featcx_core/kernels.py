@@ -8,6 +8,7 @@ import functools
 import hashlib
 import logging
 import os
+import shlex
 import subprocess
 import tempfile
 import threading
@@ -24,27 +25,33 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "featcx"
 
 
-@functools.cache
 def kernel(name: str) -> ctypes.CDLL | None:
-    """The library made of `name`.cpp beside this file; None, with a warning, where no C++ compiler makes it.
+    """The library made of `name`.cpp beside this file; None, with one warning, where no C++ compiler makes it.
 
     Compiling takes a second or two, once a machine: what is kept is found by source, compiler and processor.
     """
+    with _COMPILING:  # what a second thread waits for it finds
+        return _loaded(name)
+
+
+@functools.cache
+def _loaded(name: str) -> ctypes.CDLL | None:
     source = Path(__file__).with_name(f"{name}.cpp")
     try:
-        with _COMPILING:  # what a second thread waits for it finds
-            return ctypes.CDLL(str(_compiled(source)))
-    except (OSError, subprocess.CalledProcessError) as error:
+        return ctypes.CDLL(str(_compiled(source)))
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:  # RuntimeError: nobody's home
         reason = getattr(error, "stderr", None) or str(error)
         first = reason.strip().splitlines()[0] if reason.strip() else type(error).__name__
         log.warning(
-            "No C++ compiler made %s (%s); plain PyTorch takes its place, some times slower.", source.name, first
+            "%s could not be compiled or loaded (%s); plain PyTorch takes its place, several times slower.",
+            source.name,
+            first,
         )
         return None
 
 
 def _compiled(source: Path) -> Path:
-    compiler = [os.environ.get("CXX", "c++"), *FLAGS]
+    compiler = [*shlex.split(os.environ.get("CXX") or "c++"), *FLAGS]
     # With -march=native the predefined macros name the processor's instructions, and the compiler's version.
     machine = _output([*compiler, "-dM", "-E", "-x", "c++", os.devnull])
     digest = hashlib.sha256(source.read_bytes() + "\0".join([*compiler, machine]).encode()).hexdigest()
@@ -54,11 +61,13 @@ def _compiled(source: Path) -> Path:
             library.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(library.parent, os.W_OK):
             library = Path(tempfile.mkdtemp(prefix="featcx-")) / library.name
-        unfinished = library.with_suffix(f".{os.getpid()}")
-        _output([*compiler, str(source), "-o", str(unfinished)])
-        os.replace(unfinished, library)
+        with tempfile.TemporaryDirectory(
+            dir=library.parent
+        ) as folder:  # processes on several hosts may share the cache
+            _output([*compiler, str(source), "-o", f"{folder}/{library.name}"])
+            os.replace(f"{folder}/{library.name}", library)
     return library
 
 
 def _output(command: list[str]) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, errors="replace").stdout

@@ -42,7 +42,7 @@ def code_version(function: Callable[..., Any]) -> str:
     """The version of the code behind a stage: the function, what it uses of its own file and of the files beside it, and
     the modules of the package that these import in their bodies, with all that those import.
 
-    Comments, docstrings and formatting do not count.
+    Comments, docstrings and formatting of Python do not count.
     """
     with _PARSER:  # CPython 3.11 miscounts the parser's recursion when two threads parse at once
         return _code_version(function.__name__, Path(function.__code__.co_filename))

@@ -126,6 +126,7 @@ EDITS = {
         ("featcx_core/specs.py", "append", "UNUSED = 1"),  # what can be chosen; what was is in the keys themselves
     ],
     "shapley": [("featcx_core/shapley.py", "body", "coalition_losses")],
+    "kernel": [("featcx_core/coalitions.cpp", "append", "int x;")],
     "fit": [("featcx_core/fit.py", "body", "fit")],
     "seeds": [("featcx_core/seeds.py", "body", "derive_seed")],
     "data body": [("tasks/train.py", "body", "data")],
@@ -183,6 +184,10 @@ def test_an_edit_of_shapley_rebuilds_what_uses_it(code_versions):
     stale = changed(code_versions, "shapley")
     assert stale >= {"shapley", "effectiveness"}
     assert not stale & ({"data", "components", "significance", "substitution"} | TRAINING)
+
+
+def test_an_edit_of_a_kernel_rebuilds_what_runs_it(code_versions):
+    assert changed(code_versions, "kernel") == {"shapley", "effectiveness"}
 
 
 def test_an_edit_of_the_training_loop_rebuilds_the_trainings(code_versions):

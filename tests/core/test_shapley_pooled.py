@@ -2,7 +2,11 @@
 
 import ctypes
 import logging
+import os
+import shutil
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -152,15 +156,15 @@ def test_subset_sums_by_bitmask():
 
 def no_compiler(monkeypatch, compiler="no-such-compiler"):
     monkeypatch.setenv("CXX", compiler)
-    kernels.kernel.cache_clear()
+    kernels._loaded.cache_clear()
 
 
 @pytest.fixture
 def fresh_kernels():
     """Kernels are looked for anew, before and after."""
-    kernels.kernel.cache_clear()
+    kernels._loaded.cache_clear()
     yield
-    kernels.kernel.cache_clear()
+    kernels._loaded.cache_clear()
 
 
 @settings(max_examples=30, deadline=None)
@@ -170,12 +174,13 @@ def fresh_kernels():
     st.sampled_from([1, 4, 15, 16, 49, 64, 65, 128, 144]),
     st.sampled_from([1.0, 1e-3, 1e3]),
     st.integers(1, 3),
+    st.integers(1, 2),
 )
-def test_every_way_is_exact_within_rounding(players, channels, places, scale, threads):
+def test_every_way_is_exact_within_rounding(players, channels, places, scale, threads, apart):
     """Against float64, relative to the largest term; 20 rows are one full and one short chunk of the plain way."""
     rng = torch.Generator().manual_seed(channels)
     root = torch.randn(20, channels, places, generator=rng)
-    stacked = scale * torch.randn(20, players, channels, places, generator=rng)
+    stacked = scale * torch.randn(20, players, channels * apart, places, generator=rng)[:, :, ::apart]
     parts = list(stacked.unbind(1))  # rows apart, as a batch of a table has them
     sums = subset_sums(root.double(), [p.double() for p in parts], torch.empty(2 ** len(parts), *root.shape).double())
     exact = sums.relu().mean(-1).permute(2, 1, 0)
@@ -200,6 +205,19 @@ def test_every_way_is_exact_within_rounding(players, channels, places, scale, th
         assert (found / places - exact).abs().max() <= 1e-6 * largest, name
 
 
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "c++")) is None, reason="no C++ compiler is installed")
+def test_the_kernel_compiles():
+    assert kernels.kernel("coalitions") is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_head_of_another_precision_is_never_read_as_float32(dtype):
+    """It fails as it does outside the kernel."""
+    head = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)).eval().to(dtype)
+    with pytest.raises(RuntimeError, match="dtype"):
+        coalition_losses(seeded_table(20, 5, (6, 3, 3)), head)
+
+
 def test_the_kernel_keeps_what_is_not_a_number():
     if not (library := kernels.kernel("coalitions")):
         pytest.skip("no C++ compiler is installed")
@@ -219,7 +237,7 @@ def test_the_kernel_gives_the_plain_losses_within_rounding(monkeypatch, fresh_ke
     head = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)).eval()
     table = seeded_table(300, 5, (6, 3, 3))
     native = coalition_losses(table, head)
-    with mock.patch.object(torch, "get_num_threads", return_value=1):
+    with mock.patch.object(torch, "get_num_threads", return_value=3):
         assert torch.equal(coalition_losses(table, head), native)
     torch.testing.assert_close(native, direct_losses(table, head), rtol=1e-5, atol=2e-6)
     no_compiler(monkeypatch)
@@ -235,7 +253,9 @@ def test_without_a_compiler_the_plain_way_is_taken_and_said_once(monkeypatch, ca
     with caplog.at_level(logging.WARNING):
         found = coalition_losses(table, head)
     torch.testing.assert_close(found, direct_losses(table, head), rtol=1e-5, atol=2e-6)
-    assert [record.getMessage().split(" (")[0] for record in caplog.records] == ["No C++ compiler made coalitions.cpp"]
+    assert [record.getMessage().split(" (")[0] for record in caplog.records] == [
+        "coalitions.cpp could not be compiled or loaded"
+    ]
 
 
 def test_a_kernel_is_compiled_once_and_again_for_other_code(tmp_path, monkeypatch, fresh_kernels):
@@ -260,7 +280,7 @@ def test_threads_that_ask_at_once_all_get_the_kernel(tmp_path, monkeypatch, fres
     if not kernels.kernel("coalitions"):
         pytest.skip("no C++ compiler is installed")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    kernels.kernel.cache_clear()
+    kernels._loaded.cache_clear()
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(kernels.kernel, ["coalitions"] * 4))
 
@@ -281,8 +301,8 @@ def test_where_torch_cannot_compile_the_plain_way_is_taken(monkeypatch, caplog):
 
 def test_what_torch_compiles_gives_the_plain_totals():
     """The pass of CUDA devices, compiled for this machine's processor; a short batch beside a full one."""
-    if not kernels.kernel("coalitions"):
-        pytest.skip("no C++ compiler is installed")
+    if not kernels.kernel("coalitions") or not Path(sysconfig.get_paths()["include"], "Python.h").exists():
+        pytest.skip("torch compiles for CPUs with a C++ compiler and Python's headers, which are not here")
     for rows in (20, 7):
         parts = [torch.randn(rows, 3, 9) for _ in range(6)]
         found = coalitions._compiled_totals(parts[0], parts[1:])
