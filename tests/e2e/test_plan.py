@@ -321,11 +321,12 @@ def test_the_estimate_is_within_a_factor_of_two_of_a_run(tmp_path: Path) -> None
 
 
 def test_published_settings_are_planned_in_seconds(tmp_path: Path) -> None:
+    """Eight seconds on two cores of a Zen 5, half of it to time the device; slower processors get twice as many."""
     before = cpu_seconds()
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     done = featcx("plan", "cifar10-paper", "--store", tmp_path / "s", json_file=tmp_path / "p.json", **cache)
     assert done.code == 0, done.err
-    assert cpu_seconds() - before < 10
+    assert cpu_seconds() - before < 20
     found = done.json
     assert 1e18 < found["flops"] < 3e18
     trained = {s["label"]: s["flops"] for s in found["stages"] if s["stage"] == "disentangler"}
