@@ -14,11 +14,11 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from tasks.engine import Env
 from tasks.progress import Note, read_notes
 
 if TYPE_CHECKING:
     from featcx_core.prediction import Prediction
+    from tasks.engine import Env
 
 MARKS = {"computed": ("✓", "green"), "cached": ("✓ Cached", "cyan"), "failed": ("✗", "red"), "running": ("…", "yellow")}
 
