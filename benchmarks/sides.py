@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from featcx_core.data import Dataset, balanced_subset
+from featcx_core.data import Augmented, Dataset, balanced_subset
 from featcx_core.networks import load_network, save_network
 from featcx_core.seeds import seeded
 from featcx_core.sources import load_dataset
@@ -47,7 +47,7 @@ def prepare(folder: str, net: str, draws: int = 0) -> None:
     if draws:
         seen = balanced_subset(data.train_labels, data.pool, 2000, seed=0)
         schedule = ScheduleSpec(draws=draws, batch=64, lr=3e-3, lr_end=1e-4)
-        train_target(target, data, seen, schedule, numerics=Numerics(precision="bf16"))
+        train_target(target, Augmented(data, seen), schedule, numerics=Numerics(precision="bf16"))
     save_network(target, Path(folder))
 
 

@@ -85,7 +85,7 @@ def our_epoch(folder: str, blocks: int, width: int, batch: int = 128, compiled: 
     clock: list[float] = []
     fit(
         our_net(place, blocks, width),
-        Augmented(place.data, place.data.pool, "cpu"),
+        Augmented(place.data, place.data.pool),
         reproduce(place.feature),
         ScheduleSpec(draws=(warm + steps) * batch, batch=batch),
         seed=0,
@@ -104,7 +104,7 @@ def epoch_flops(folder: str, blocks: int, width: int) -> float:
     """Operations of products and convolutions in an epoch's forward and backward passes, the target's included."""
     place = scene(folder)
     net = our_net(place, blocks, width).train()
-    x, y = Augmented(place.data, place.data.pool, "cpu").batch(torch.arange(8), torch.Generator())
+    x, y = Augmented(place.data, place.data.pool).batch(torch.arange(8), torch.Generator())
     with FlopCounterMode(display=False) as counter:
         reproduce(place.feature)(net, x, y).backward()
     return counter.get_total_flops() * DRAWS / 8
@@ -149,12 +149,12 @@ def our_chain(folder: str, width: int, seed: int) -> list[tuple[float, float]]:
     place, previous, rows = scene(folder), None, []
     for blocks, draws, batch in zip(CHAIN, FAST_DRAWS, FAST_BATCHES, strict=True):
         timer = Timer()
-        net = our_net(place, blocks, width, seed)
+        samples, net = Augmented(place.data, place.data.pool), our_net(place, blocks, width, seed)
         if previous is not None:
             net.warm_start(previous, identity=True)
         schedule = FAST.model_copy(update={"draws": draws, "batch": batch})
         numerics = Numerics(precision=fast_precision())
-        train_disentangler(net, place.feature, place.data, place.data.pool, schedule, seed=seed, numerics=numerics)
+        train_disentangler(net, place.feature, samples, schedule, seed=seed, numerics=numerics)
         rows.append((float(timer), held_out(place, net)))
         previous = net
     return rows

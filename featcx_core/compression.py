@@ -9,7 +9,8 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from typing import NamedTuple, Unpack
 
 import numpy as np
 import torch
@@ -18,13 +19,12 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrize import register_parametrization, remove_parametrizations
 from torch.nn.utils.prune import L1Unstructured, global_unstructured, remove
 
-from featcx_core.data import Augmented, Dataset
+from featcx_core.data import Augmented
 from featcx_core.errors import InputError
-from featcx_core.fit import Step, cross_entropy, fit
+from featcx_core.fit import Training, cross_entropy, fit
 from featcx_core.seeds import derive_seed
-from featcx_core.specs import Numerics, ScheduleSpec
+from featcx_core.specs import ScheduleSpec
 
-OnStep = Callable[[Step], None]
 Layer = _ConvNd | nn.Linear
 
 
@@ -47,21 +47,17 @@ class Size(NamedTuple):
 
 def prune(
     net: nn.Module,
-    data: Dataset,
-    seen: Tensor,
+    data: Augmented,
+    schedule: ScheduleSpec,
     *,
     sparsity: float,
     rounds: int = 3,
-    schedule: ScheduleSpec,
-    seed: int = 0,
-    numerics: Numerics | None = None,
-    device: torch.device | str = "cpu",
-    on_step: OnStep | None = None,
+    **how: Unpack[Training],
 ) -> Size:
     """Zeroes the share `sparsity` of all convolution and linear weights, in place, the smallest magnitudes of the whole net.
 
     Each of the rounds removes the same share of what the one before left, and then fine-tunes what is left by
-    cross-entropy for schedule.draws / rounds samples. The net ends in evaluation mode on `device`.
+    cross-entropy for schedule.draws / rounds samples. The net ends in evaluation mode on the data's device.
 
     How it departs from the paper:
 
@@ -76,9 +72,8 @@ def prune(
         raise InputError(f"sparsity = {sparsity} will not do; give a share between 0 and 1, such as 0.8.")
     if rounds < 1:
         raise InputError(f"rounds = {rounds} will not do; give 1 or more.")
-    layers = coded_layers(net.to(device))
+    layers = coded_layers(net.to(data.device))
     weights = sum(layer.weight.numel() for layer in layers)
-    images = Augmented(data, seen, device)
     part = schedule.model_copy(update={"draws": math.ceil(schedule.draws / rounds)})
     for r in range(rounds):
         share = 1 - (1 - sparsity) ** ((r + 1) / rounds)  # earlier zeros are the smallest weights, so it counts them in
@@ -87,30 +82,17 @@ def prune(
         masks = [layer.get_buffer("weight_mask") for layer in layers]
         for layer in layers:
             remove(layer, "weight")
-        fit(
-            net,
-            images,
-            cross_entropy,
-            part,
-            seed=derive_seed(seed, "round", r),
-            numerics=numerics,
-            on_step=_of_all(on_step, r, rounds),
-            after_step=_apply(layers, masks),
-        )
+        fit(net, data, cross_entropy, part, after_step=_apply(layers, masks), **_round(how, r, rounds))
     return pruned_size(net)
 
 
 def quantise(
     net: nn.Module,
-    data: Dataset,
-    seen: Tensor,
+    data: Augmented,
+    schedule: ScheduleSpec,
     *,
     bits: int,
-    schedule: ScheduleSpec,
-    seed: int = 0,
-    numerics: Numerics | None = None,
-    device: torch.device | str = "cpu",
-    on_step: OnStep | None = None,
+    **how: Unpack[Training],
 ) -> Size:
     """Lets the weights of each convolution and linear layer share 2^bits values at most, in place.
 
@@ -123,11 +105,11 @@ def quantise(
     """
     if not 1 <= bits <= 16:
         raise InputError(f"bits = {bits} will not do; give 1 to 16.")
-    layers = coded_layers(net.to(device))
+    layers = coded_layers(net.to(data.device))
     for layer in layers:
         register_parametrization(layer, "weight", Shared(cluster(layer.weight, 2**bits)))
     try:
-        fit(net, Augmented(data, seen, device), cross_entropy, schedule, seed=seed, numerics=numerics, on_step=on_step)
+        fit(net, data, cross_entropy, schedule, **how)
     finally:
         for layer in layers:
             remove_parametrizations(layer, "weight")
@@ -256,9 +238,11 @@ def _apply(layers: list[Layer], masks: list[Tensor]) -> Callable[[], None]:
     return keep_zeros
 
 
-def _of_all(on_step: OnStep | None, index: int, parts: int) -> OnStep | None:
-    """Progress of one of several equal parts, told as progress of the whole."""
-    if on_step is None:
-        return None
-    tell = on_step
-    return lambda s: tell(s._replace(done=index * s.total + s.done, total=parts * s.total))
+def _round(how: Training, index: int, rounds: int) -> Training:
+    """How one of several equal rounds runs: a seed and a checkpoint of its own, progress told as that of the whole."""
+    own = how | {"seed": derive_seed(how.get("seed", 0), "round", index)}
+    if (checkpoint := how.get("checkpoint")) is not None:
+        own["checkpoint"] = replace(checkpoint, folder=checkpoint.folder / f"round-{index}")
+    if (tell := how.get("on_step")) is not None:
+        own["on_step"] = lambda s: tell(s._replace(done=index * s.total + s.done, total=rounds * s.total))
+    return own

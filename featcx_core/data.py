@@ -142,7 +142,7 @@ class Augmented:
         device: where batches are made; the padded uint8 images stay there.
     """
 
-    def __init__(self, data: Dataset, indices: Tensor, device: torch.device | str) -> None:
+    def __init__(self, data: Dataset, indices: Tensor, device: torch.device | str = "cpu") -> None:
         self.data, self.device = data, torch.device(device)
         pad = data.crop
         images = torch.nn.functional.pad(data.train_images[indices], (pad,) * 4)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from featcx_core.data import Augmented, Dataset
-from featcx_core.fit import Checkpoint, FitResult, Step, fit, reproduce
-from featcx_core.specs import Numerics, ScheduleSpec
+from featcx_core.data import Augmented
+from featcx_core.fit import FitResult, Training, fit, reproduce
+from featcx_core.specs import ScheduleSpec
 from featcx_core.split import Shape
 
 
@@ -128,30 +128,15 @@ class Disentangler(nn.Module):
 def train_disentangler(
     net: Disentangler,
     feature: nn.Module,
-    data: Dataset,
-    indices: Tensor,
+    data: Augmented,
     schedule: ScheduleSpec,
-    *,
-    seed: int = 0,
-    numerics: Numerics | None = None,
-    device: torch.device | str = "cpu",
-    checkpoint: Checkpoint | None = None,
-    on_step: Callable[[Step], None] | None = None,
+    **how: Unpack[Training],
 ) -> FitResult:
     """Trains Φ to reproduce the feature f on augmented images: min E‖f(x) − Φ(x)‖² (Ren et al. 2021, eq. 2).
 
     Args:
         net: fresh or warm-started.
         feature: f, of a frozen target in evaluation mode.
-        indices: the training images to draw from; the paper takes the whole training set, featcx the pool.
+        data: the training images to draw from; the paper takes the whole training set, featcx the pool.
     """
-    return fit(
-        net,
-        Augmented(data, indices, device),
-        reproduce(feature.to(device)),
-        schedule,
-        seed=seed,
-        numerics=numerics,
-        checkpoint=checkpoint,
-        on_step=on_step,
-    )
+    return fit(net, data, reproduce(feature.to(data.device)), schedule, **how)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from featcx_core.data import Augmented, Dataset
+from featcx_core.data import Augmented
 from featcx_core.errors import InputError
-from featcx_core.fit import Checkpoint, FitResult, Forward, Loss, Step, fit
-from featcx_core.specs import Numerics, ScheduleSpec
+from featcx_core.fit import FitResult, Forward, Loss, Training, fit
+from featcx_core.specs import ScheduleSpec
 
 
 def soft_labels(teacher: nn.Module, temperature: float, mix: float) -> Loss:
@@ -55,30 +55,16 @@ def soft_labels(teacher: nn.Module, temperature: float, mix: float) -> Loss:
 def train_student(
     student: nn.Module,
     teacher: nn.Module,
-    data: Dataset,
-    seen: Tensor,
+    data: Augmented,
     schedule: ScheduleSpec,
     *,
     temperature: float = 4.0,
     mix: float = 0.9,
-    seed: int = 0,
-    numerics: Numerics | None = None,
-    device: torch.device | str = "cpu",
-    checkpoint: Checkpoint | None = None,
-    on_step: Callable[[Step], None] | None = None,
+    **how: Unpack[Training],
 ) -> FitResult:
-    """Trains a student on the images `seen` by `soft_labels`; the loss curve, by samples drawn.
+    """Trains a student on the target's images by `soft_labels`; the loss curve, by samples drawn.
 
     With a target's seed, schedule and initial weights the student sees that target's very batches: only the loss differs,
     and with mix = 0 the two end in the same bytes.
     """
-    return fit(
-        student,
-        Augmented(data, seen, device),
-        soft_labels(teacher.to(device), temperature, mix),
-        schedule,
-        seed=seed,
-        numerics=numerics,
-        checkpoint=checkpoint,
-        on_step=on_step,
-    )
+    return fit(student, data, soft_labels(teacher.to(data.device), temperature, mix), schedule, **how)

@@ -37,6 +37,7 @@ def save(draw: FigureFunction, frames: Frames, folder: Path, name: str, coverage
     image, figure = BytesIO(), draw(frames, LIGHT, coverage=coverage)
     picture.light.write_bytes(svg(figure))
     picture.dark.write_bytes(svg(draw(frames, DARK, coverage=coverage)))
+    figure.set_layout_engine("none")  # laid out once for both
     figure.set_dpi(PNG_DPI)
     FigureCanvasAgg(figure).print_png(image, metadata={"Software": None})
     picture.png.write_bytes(image.getvalue())

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +55,22 @@ class Checkpoint:
     folder: Path
     key: str
     seconds: float = 20.0
+
+
+class Training(TypedDict, total=False):
+    """How a training runs; every function that trains takes these as keyword arguments and hands them to `fit`.
+
+    Attributes:
+        seed: all that is random is a function of it and of the step; 0 if left out.
+        numerics: precision and compilation.
+        checkpoint: saved at intervals by time; resumed from when its key is this one's.
+        on_step: told of progress about twice a second.
+    """
+
+    seed: int
+    numerics: Numerics | None
+    checkpoint: Checkpoint | None
+    on_step: Callable[[Step], None] | None
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
@@ -107,7 +123,7 @@ def fit(
     loss: Loss,
     schedule: ScheduleSpec,
     *,
-    seed: int,
+    seed: int = 0,
     numerics: Numerics | None = None,
     checkpoint: Checkpoint | None = None,
     on_step: Callable[[Step], None] | None = None,
@@ -122,9 +138,7 @@ def fit(
         model: any module; trained in channels-last layout.
         data: the samples and their device.
         loss: gives the loss of a forward function on (images (b, C, H, W), labels (b,)).
-        seed: all that is random here is a function of it and of the step.
-        checkpoint: saved at intervals by time; resumed from when its key is this one's.
-        on_step: told of progress about twice a second.
+        seed, numerics, checkpoint, on_step: see `Training`.
         after_step: called after each update, for instance to keep pruned weights at zero.
     """
     numerics, device = numerics or Numerics(), data.device

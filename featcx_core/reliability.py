@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import pandas as pd
 import torch
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from featcx_core.bootstrap import covariance, interval
 from featcx_core.components import ComponentTable
-from featcx_core.data import Augmented, Dataset
+from featcx_core.data import Augmented
 from featcx_core.disentangler import Disentangler
 from featcx_core.errors import InputError
-from featcx_core.fit import Checkpoint, FitResult, Step, fit, reproduce
+from featcx_core.fit import FitResult, Training, fit, reproduce
 from featcx_core.seeds import generator
-from featcx_core.specs import Numerics, ScheduleSpec
+from featcx_core.specs import ScheduleSpec
 from featcx_core.split import Shape
 
 Forward = Callable[[Tensor], Tensor]
@@ -58,27 +58,12 @@ class Trunk(nn.Module):
 def train_trunk(
     trunk: Trunk,
     features: Sequence[nn.Module],
-    data: Dataset,
+    data: Augmented,
     schedule: ScheduleSpec,
-    *,
-    seed: int = 0,
-    numerics: Numerics | None = None,
-    device: torch.device | str = "cpu",
-    checkpoint: Checkpoint | None = None,
-    on_step: Callable[[Step], None] | None = None,
+    **how: Unpack[Training],
 ) -> FitResult:
-    """Trains ψ and g_k: min Σ_k E‖f_k(x) − g_k(ψ(x))‖² over augmented images of the pool (Ren et al. 2021, eq. 5)."""
-    teachers = reproduce(*(feature.to(device) for feature in features))
-    return fit(
-        trunk,
-        Augmented(data, data.pool, device),
-        teachers,
-        schedule,
-        seed=seed,
-        numerics=numerics,
-        checkpoint=checkpoint,
-        on_step=on_step,
-    )
+    """Trains ψ and g_k: min Σ_k E‖f_k(x) − g_k(ψ(x))‖² over augmented images, the pool's (Ren et al. 2021, eq. 5)."""
+    return fit(trunk, data, reproduce(*(feature.to(data.device) for feature in features)), schedule, **how)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from featcx_core.data import Augmented, Dataset
 from featcx_core.errors import InputError
-from featcx_core.fit import Checkpoint, Step, cross_entropy, fit, predict
+from featcx_core.fit import Training, cross_entropy, fit, predict
 from featcx_core.networks import save_network
-from featcx_core.specs import Numerics, ScheduleSpec, nearest
+from featcx_core.specs import ScheduleSpec, nearest
 from featcx_core.split import Shape, nonlinear_layers, split_net
 
 
@@ -196,28 +196,12 @@ class TargetNet(nn.Module):
 
 def train_target(
     net: TargetNet,
-    data: Dataset,
-    seen: Tensor,
+    data: Augmented,
     schedule: ScheduleSpec,
-    *,
-    seed: int = 0,
-    numerics: Numerics | None = None,
-    device: torch.device | str = "cpu",
-    checkpoint: Checkpoint | None = None,
-    on_step: Callable[[Step], None] | None = None,
+    **how: Unpack[Training],
 ) -> dict[str, Any]:
-    """Trains a target on the images `seen` by cross-entropy; the loss curve, by samples drawn."""
-    result = fit(
-        net,
-        Augmented(data, seen, device),
-        cross_entropy,
-        schedule,
-        seed=seed,
-        numerics=numerics,
-        checkpoint=checkpoint,
-        on_step=on_step,
-    )
-    return result._asdict()
+    """Trains a target on the images that it is to see by cross-entropy; the loss curve, by samples drawn."""
+    return fit(net, data, cross_entropy, schedule, **how)._asdict()
 
 
 def score_target(net: TargetNet, data: Dataset, seen: Tensor, device: torch.device | str = "cpu") -> dict[str, float]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import os
 import shutil
 import signal
+import socket
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import time
@@ -15,7 +18,6 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from featcx_core.errors import InputError
 from featcx_core.kernels import user_cache
@@ -24,11 +26,14 @@ QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",  # a temporary server that ends may leave a last note unwritten
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+
+
+SERVER = Path(__file__).with_name("temporary_server.py")
 
 
 def prepare_environment(debug: bool) -> None:
@@ -49,7 +54,7 @@ class PrefectServer:
         self.own = os.environ.get("PREFECT_API_URL")
         self.folder = tempfile.TemporaryDirectory(prefix="featcx-", ignore_cleanup_errors=True)
         self.starting: Future[str] | None = None
-        self.server: Any = None
+        self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> PrefectServer:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -58,9 +63,6 @@ class PrefectServer:
             answering(self.own)
         else:
             os.environ.setdefault("PREFECT_HOME", self.folder.name)
-            from prefect.server.api.server import SubprocessASGIServer
-
-            self.server = SubprocessASGIServer()
             self.starting = ThreadPoolExecutor(1).submit(self._start)
         return self
 
@@ -69,8 +71,8 @@ class PrefectServer:
         return self.own or self.starting.result()  # type: ignore[union-attr]
 
     def __exit__(self, *error: object) -> None:
-        if self.server is not None:
-            self.server.stop()
+        if self.process is not None:
+            self._end()
             for name in ("PREFECT_API_URL", "PREFECT_API_DATABASE_CONNECTION_URL"):
                 os.environ.pop(name, None)
         self.folder.cleanup()
@@ -78,24 +80,49 @@ class PrefectServer:
     def _stop_at_once(self, number: int, frame: object) -> None:
         """Ends the process without waiting for trainings: Prefect would wait, and the store is whole at any moment."""
         print("featcx: stopped; finished stages are kept, the same command carries on.", file=sys.stderr, flush=True)
-        process = getattr(self.server, "server_process", None)
-        if process is not None:
-            process.kill()
+        self._end()
         self.folder.cleanup()
         os._exit(1)
 
-    def _start(self) -> str:
-        from prefect import __version__
+    def _end(self) -> None:
+        if self.process is not None:
+            self.process.kill()  # its database goes with it
+            self.process.wait()
 
-        database, template = Path(self.folder.name) / "prefect.db", user_cache() / f"prefect-{__version__}.db"
+    def _start(self) -> str:
+        database = Path(self.folder.name) / "prefect.db"
+        template = user_cache() / f"prefect-{importlib.metadata.version('prefect')}.db"
         if template.exists():
             shutil.copyfile(template, database)  # spares the migrations, a third of the start
         os.environ["PREFECT_API_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{database}"
-        self.server.start(timeout=90)
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            url = f"http://127.0.0.1:{bound.getsockname()[1]}/api"
+            # Prefect's own SubprocessASGIServer would first import the whole server here, for two seconds.
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", SERVER, str(bound.fileno())],
+                stdin=subprocess.PIPE,
+                pass_fds=[bound.fileno()],
+                start_new_session=True,
+            )
+        self._await(url)
         if not template.exists():
             _copy_database(database, template)
-        os.environ["PREFECT_API_URL"] = self.server.api_url  # for workers in other processes
-        return self.server.api_url
+        os.environ["PREFECT_API_URL"] = url  # for workers in other processes
+        return url
+
+    def _await(self, url: str, patience: float = 90.0) -> None:
+        """Until the server answers; it refuses connections before.
+
+        Raises:
+            RuntimeError: when it ends or does not answer in time.
+        """
+        until = time.monotonic() + patience
+        while self.process is not None and self.process.poll() is None and time.monotonic() < until:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=10):
+                return
+            time.sleep(0.05)
+        raise RuntimeError("Prefect's temporary server did not start")
 
 
 def answering(url: str, patience: float = 0.0) -> str:

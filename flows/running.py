@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect.futures import PrefectFuture, wait
-from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from featcx_core.errors import InputError
 from featcx_core.specs import RunSpec
@@ -91,7 +91,9 @@ def task_runner(spec: RunSpec) -> TaskRunner[Any]:
     """The Prefect runner that the spec names."""
     runtime = spec.runtime
     if runtime.runner == "processes":
-        return ProcessPoolTaskRunner(max_workers=len(devices(runtime.device, runtime.threads)))
+        from flows.processes import ProcessPool
+
+        return ProcessPool(max_workers=len(devices(runtime.device, runtime.threads)))
     if runtime.runner == "ray":
         import os
 

@@ -31,7 +31,7 @@ def task_learner(
 ) -> dict[str, Any]:
     """A net of the disentangler's shape that has learned the task of a random net with `depth` ReLU layers."""
     from featcx_core import networks
-    from featcx_core.data import Dataset
+    from featcx_core.data import Augmented, Dataset
     from featcx_core.disentangler import Disentangler, train_disentangler
     from featcx_core.seeds import seeded
     from featcx_core.tasknet import Standardised, TaskNet, measure_learner
@@ -50,18 +50,8 @@ def task_learner(
     channels, height, breadth = task(next(batches(pool[:1]))).shape[1:]
     with seeded(seed):
         learner = Disentangler(blocks, dataset.shape, (channels, height, breadth), width)
-    history = train_disentangler(
-        learner,
-        task,
-        dataset,
-        dataset.pool,
-        schedule,
-        seed=seed,
-        numerics=numerics,
-        device=work.device,
-        checkpoint=work.checkpoint(),
-        on_step=work.progress.step,
-    )
+    samples = Augmented(dataset, dataset.pool, work.device)
+    history = train_disentangler(learner, task, samples, schedule, **work.training(seed, numerics))
     networks.save_network(learner, work.folder)
     scores = measure_learner(task, learner, batches(test), len(test), work.device)._asdict()
     (work.folder / "scores.json").write_text(json.dumps({"scores": scores, "history": history._asdict()}, indent=1))

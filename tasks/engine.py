@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     import torch
     from prefect.futures import PrefectFuture
 
+    from featcx_core.fit import Training
+    from featcx_core.specs import Numerics
+
 Body = Callable[..., dict[str, Any]]
 
 
@@ -82,6 +85,10 @@ class Work:
 
         folder = checkpoint_folder(self.store, self.stage, self.key)
         return Checkpoint(folder, self.key, self.checkpoint_seconds)
+
+    def training(self, seed: int, numerics: Numerics) -> Training:
+        """How a body's training runs: it saves itself and tells the reader of its progress."""
+        return {"seed": seed, "numerics": numerics, "checkpoint": self.checkpoint(), "on_step": self.progress.step}
 
 
 def checkpoint_folder(store: Store, stage: str, key: str) -> Path:

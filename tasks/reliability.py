@@ -26,7 +26,7 @@ def trunk(
 ) -> dict[str, Any]:
     """ψ and g_k of one depth, which reproduce the target's and the exemplary nets' features together."""
     from featcx_core import networks
-    from featcx_core.data import Dataset
+    from featcx_core.data import Augmented, Dataset
     from featcx_core.reliability import Trunk, train_trunk
     from featcx_core.seeds import seeded
     from featcx_core.targets import TargetNet
@@ -37,17 +37,8 @@ def trunk(
         net = Trunk(blocks, dataset.shape, [n.shape for n in nets], width)
     if previous is not None:
         net.warm_start(networks.load_network(work.path(previous), Trunk), identity=identity)
-    history = train_trunk(
-        net,
-        [n.feature for n in nets],
-        dataset,
-        schedule,
-        seed=seed,
-        numerics=numerics,
-        device=work.device,
-        checkpoint=work.checkpoint(),
-        on_step=work.progress.step,
-    )
+    samples, features = Augmented(dataset, dataset.pool, work.device), [n.feature for n in nets]
+    history = train_trunk(net, features, samples, schedule, **work.training(seed, numerics))
     networks.save_network(net, work.folder)
     return {"order": net.psi.order, "loss": history.loss[-1]}
 

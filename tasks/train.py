@@ -55,7 +55,7 @@ def target(
     from the net depends on it too.
     """
     from featcx_core import networks, targets
-    from featcx_core.data import Dataset, balanced_subset
+    from featcx_core.data import Augmented, Dataset, balanced_subset
     from featcx_core.seeds import seeded
 
     dataset = Dataset.load(work.path(data))
@@ -68,17 +68,8 @@ def target(
     if weights is not None:
         networks.load_weights(model.model, Path(weights.path))
     else:
-        history = targets.train_target(
-            model,
-            dataset,
-            seen,
-            schedule,
-            seed=seed,
-            numerics=numerics,
-            device=work.device,
-            checkpoint=work.checkpoint(),
-            on_step=work.progress.step,
-        )
+        images = Augmented(dataset, seen, work.device)
+        history = targets.train_target(model, images, schedule, **work.training(seed, numerics))
     own = {"code": code.digest} if code else {}
     return targets.save_target(work.folder, model, dataset, seen, work.device, history, **own)
 
@@ -102,7 +93,7 @@ def disentangler(
     from safetensors.torch import load_file
 
     from featcx_core import networks
-    from featcx_core.data import Dataset
+    from featcx_core.data import Augmented, Dataset
     from featcx_core.disentangler import Disentangler, train_disentangler
     from featcx_core.seeds import seeded
 
@@ -113,18 +104,8 @@ def disentangler(
     if previous is not None:
         net.warm_start(networks.load_network(work.path(previous), Disentangler), identity=identity)
     own = load_file(work.path(target) / "seen.safetensors")["seen"] if images == "seen" else dataset.pool
-    history = train_disentangler(
-        net,
-        feature,
-        dataset,
-        own,
-        schedule,
-        seed=seed,
-        numerics=numerics,
-        device=work.device,
-        checkpoint=work.checkpoint(),
-        on_step=work.progress.step,
-    )
+    samples = Augmented(dataset, own, work.device)
+    history = train_disentangler(net, feature, samples, schedule, **work.training(seed, numerics))
     networks.save_network(net, work.folder)
     (work.folder / "history.json").write_text(json.dumps(history._asdict()))
     return {"order": net.order, "loss": history.loss[-1]}

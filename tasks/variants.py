@@ -28,6 +28,7 @@ def distilled(
     numerics: Numerics,
 ) -> dict[str, Any]:
     """A student from the target's initial weights, on its batches: with the target's seed only the loss differs."""
+    from featcx_core.data import Augmented
     from featcx_core.distillation import train_student
     from featcx_core.networks import load_network
     from featcx_core.seeds import seeded
@@ -39,16 +40,11 @@ def distilled(
     history = train_student(
         student,
         load_network(work.path(teacher), TargetNet, work.device),
-        dataset,
-        seen,
+        Augmented(dataset, seen, work.device),
         schedule,
         temperature=settings.temperature,
         mix=settings.mix,
-        seed=seed,
-        numerics=numerics,
-        device=work.device,
-        checkpoint=work.checkpoint(),
-        on_step=work.progress.step,
+        **work.training(seed, numerics),
     )
     return save_target(work.folder, student, dataset, seen, work.device, history._asdict())
 
@@ -59,20 +55,17 @@ def pruned(
 ) -> dict[str, Any]:
     """The target with its smallest weights at zero."""
     from featcx_core.compression import prune
+    from featcx_core.data import Augmented
     from featcx_core.targets import save_target
 
     dataset, net, seen = _opened(work, data, target)
     size = prune(
         net,
-        dataset,
-        seen,
+        Augmented(dataset, seen, work.device),
+        settings.schedule,
         sparsity=settings.sparsity,
         rounds=settings.rounds,
-        schedule=settings.schedule,
-        seed=seed,
-        numerics=numerics,
-        device=work.device,
-        on_step=work.progress.step,
+        **work.training(seed, numerics),
     )
     return save_target(work.folder, net, dataset, seen, work.device, None, size=size._asdict())
 
@@ -83,20 +76,12 @@ def quantised(
 ) -> dict[str, Any]:
     """The target with 2^bits different weights a layer at most."""
     from featcx_core.compression import quantise
+    from featcx_core.data import Augmented
     from featcx_core.targets import save_target
 
     dataset, net, seen = _opened(work, data, target)
-    size = quantise(
-        net,
-        dataset,
-        seen,
-        bits=settings.bits,
-        schedule=settings.schedule,
-        seed=seed,
-        numerics=numerics,
-        device=work.device,
-        on_step=work.progress.step,
-    )
+    samples = Augmented(dataset, seen, work.device)
+    size = quantise(net, samples, settings.schedule, bits=settings.bits, **work.training(seed, numerics))
     return save_target(work.folder, net, dataset, seen, work.device, None, size=size._asdict())
 
 

@@ -1,6 +1,7 @@
 """Pruning and weight sharing: exact counts, codes against their definitions, and nets that still work."""
 
 import copy
+import functools
 import importlib
 import itertools
 import math
@@ -31,7 +32,7 @@ from featcx_core.compression import (
 )
 from featcx_core.data import Augmented, balanced_subset
 from featcx_core.errors import InputError
-from featcx_core.fit import cross_entropy, fit
+from featcx_core.fit import Checkpoint, cross_entropy, fit
 from featcx_core.networks import load_network, save_network
 from featcx_core.seeds import derive_seed
 from featcx_core.specs import PrunedSpec, RunSpec, ScheduleSpec, VariantsSpec, validate
@@ -50,7 +51,7 @@ def trained(digits, seen):
     """A ResNet-8 that reads digits at 98 %."""
     torch.manual_seed(0)
     net = TargetNet("resnet8", digits.shape, 10)
-    train_target(net, digits, seen, ScheduleSpec(draws=12_800, batch=64, lr=3e-3, lr_end=3e-4))
+    train_target(net, Augmented(digits, seen), ScheduleSpec(draws=12_800, batch=64, lr=3e-3, lr_end=3e-4))
     return net, score_target(net, digits, seen)
 
 
@@ -81,15 +82,15 @@ def assert_intact(net, before, data):
 
 
 COMPRESS = {
-    "pruned": lambda *args, **options: prune(*args, sparsity=0.7, rounds=2, schedule=SHORT, **options),
-    "quantised": lambda *args, **options: quantise(*args, bits=3, schedule=SHORT, **options),
+    "pruned": lambda *args, **options: prune(*args, SHORT, sparsity=0.7, rounds=2, **options),
+    "quantised": lambda *args, **options: quantise(*args, SHORT, bits=3, **options),
 }
 
 
 @pytest.mark.parametrize("kind", COMPRESS)
 def test_the_net_stays_a_plain_one(net, digits, seen, tmp_path, kind):
     names, before = list(net.state_dict()), {name: id(p) for name, p in net.named_parameters()}
-    size, dense = COMPRESS[kind](net, digits, seen), {name: v.shape for name, v in net.state_dict().items()}
+    size, dense = COMPRESS[kind](net, Augmented(digits, seen)), {name: v.shape for name, v in net.state_dict().items()}
     assert sorted(dense) == sorted(names)
     assert_intact(net, before, digits)
     save_network(net, tmp_path)
@@ -123,7 +124,7 @@ def test_a_layer_of_the_users_own(digits, seen, tmp_path, monkeypatch, kind):
     try:
         net = TargetNet("featcx_test_layers:net", digits.shape, 10, "3")
         before = {name: id(p) for name, p in net.named_parameters()}
-        COMPRESS[kind](net, digits, seen)
+        COMPRESS[kind](net, Augmented(digits, seen))
         assert_intact(net, before, digits)
     finally:
         sys.modules.pop("featcx_test_layers", None)
@@ -135,17 +136,49 @@ def test_same_seed_same_bytes(net, digits, seen, kind):
     for seed in (4, 4, 5):
         net.load_state_dict(start)
         torch.rand(3)  # the process's generator does not matter
-        COMPRESS[kind](net, digits, seen, seed=seed)
+        COMPRESS[kind](net, Augmented(digits, seen), seed=seed)
         states.append(copy.deepcopy(net.state_dict()))
     one, again, other = states
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)
 
 
+class Counted(Augmented):
+    """Counts its batches."""
+
+    drawn = 0
+
+    def batch(self, *args):
+        self.drawn += 1
+        return super().batch(*args)
+
+
+@pytest.mark.parametrize(("kind", "rounds"), [("pruned", 2), ("quantised", 1)])
+def test_resumed_gives_the_bytes_of_an_unbroken_run(net, digits, seen, tmp_path, kind, rounds):
+    """Stopped after the last step of each round in turn: then a step a round is all that is done again."""
+    start, again = copy.deepcopy(net.state_dict()), Counted(digits, seen)
+    COMPRESS[kind](net, Augmented(digits, seen), seed=3)
+    whole, checkpoint = copy.deepcopy(net.state_dict()), Checkpoint(tmp_path, "key", seconds=0)
+
+    def stop(step, share):
+        if step.done == step.total * share:
+            raise KeyboardInterrupt
+
+    for part in range(1, rounds + 1):
+        net.load_state_dict(start)
+        how = {"seed": 3, "checkpoint": checkpoint, "on_step": functools.partial(stop, share=part / rounds)}
+        with pytest.raises(KeyboardInterrupt):
+            COMPRESS[kind](net, Augmented(digits, seen), **how)
+    net.load_state_dict(start)
+    COMPRESS[kind](net, again, seed=3, checkpoint=checkpoint)
+    assert again.drawn == rounds
+    assert all(torch.equal(value, whole[name]) for name, value in net.state_dict().items())
+
+
 @pytest.mark.parametrize("kind", COMPRESS)
 def test_progress_is_that_of_the_whole(net, digits, seen, kind):
     told = []
-    COMPRESS[kind](net, digits, seen, on_step=told.append)
+    COMPRESS[kind](net, Augmented(digits, seen), on_step=told.append)
     assert told[-1].done == told[-1].total == 192 // 32
     assert len({step.total for step in told}) == 1
     assert all(b.done > a.done for a, b in itertools.pairwise(told))
@@ -153,7 +186,7 @@ def test_progress_is_that_of_the_whole(net, digits, seen, kind):
 
 @pytest.mark.parametrize(("sparsity", "rounds"), [(0.5, 1), (0.8, 3), (0.333, 2), (0.99, 4), (1e-3, 1)])
 def test_sparsity_is_exact_to_a_weight(net, digits, seen, sparsity, rounds):
-    size = prune(net, digits, seen, sparsity=sparsity, rounds=rounds, schedule=SHORT)
+    size = prune(net, Augmented(digits, seen), SHORT, sparsity=sparsity, rounds=rounds)
     zeros = int((flat(weights(net)) == 0).sum())
     assert abs(zeros - sparsity * len(flat(weights(net)))) <= 1
     assert size.parameters - size.nonzero == zeros  # biases and norms are left alone
@@ -162,7 +195,7 @@ def test_sparsity_is_exact_to_a_weight(net, digits, seen, sparsity, rounds):
 def test_the_smallest_magnitudes_of_the_whole_net_go_and_stay_away(net, digits, seen):
     """Each round's fine-tuning leaves zeros zero and moves the others."""
     start = flat(weights(net))
-    prune(net, digits, seen, sparsity=0.6, rounds=1, schedule=SHORT)
+    prune(net, Augmented(digits, seen), SHORT, sparsity=0.6, rounds=1)
     end = flat(weights(net))
     expected = torch.zeros_like(start, dtype=torch.bool)
     expected[start.abs().sort(stable=True).indices[: round(0.6 * len(start))]] = True
@@ -181,7 +214,7 @@ def test_sparsity_rises_by_rounds(net, digits, seen, monkeypatch):
         return result
 
     monkeypatch.setattr(compression, "fit", watched)
-    prune(net, digits, seen, sparsity=0.875, rounds=3, schedule=SHORT)
+    prune(net, Augmented(digits, seen), SHORT, sparsity=0.875, rounds=3)
     n = len(before[0])
     assert [int((b == 0).sum()) for b in before] == [round(share * n) for share in (0.5, 0.75, 0.875)]
     assert all(torch.equal(a == 0, b == 0) for a, b in zip(before, after, strict=True))
@@ -197,11 +230,11 @@ def test_zeroing_after_each_update_is_training_under_a_mask(net, digits, seen):
     """Against torch's own masks, which stay in the forward pass while training."""
     masked = TargetNet(**net.config)
     masked.load_state_dict(net.state_dict())
-    prune(net, digits, seen, sparsity=0.8, rounds=1, schedule=SHORT, seed=3)
+    prune(net, Augmented(digits, seen), SHORT, sparsity=0.8, rounds=1, seed=3)
     layers = coded_layers(masked)
     amount = round(0.8 * len(flat(weights(masked))))
     global_unstructured([(layer, "weight") for layer in layers], L1Unstructured, amount=amount)
-    fit(masked, Augmented(digits, seen, "cpu"), cross_entropy, SHORT, seed=derive_seed(3, "round", 0))
+    fit(masked, Augmented(digits, seen), cross_entropy, SHORT, seed=derive_seed(3, "round", 0))
     for layer in layers:
         remove(layer, "weight")
     for name, value in masked.state_dict().items():
@@ -212,10 +245,10 @@ def test_accuracy_survives_moderate_compression(trained, net, digits, seen):
     start, scores = copy.deepcopy(net.state_dict()), trained[1]
     assert scores["test_accuracy"] > 0.95
     schedule = ScheduleSpec(draws=6400, batch=64, lr=5e-4, lr_end=1e-5)
-    prune(net, digits, seen, sparsity=0.5, rounds=2, schedule=schedule)
+    prune(net, Augmented(digits, seen), schedule, sparsity=0.5, rounds=2)
     assert score_target(net, digits, seen)["test_accuracy"] > scores["test_accuracy"] - 0.03
     net.load_state_dict(start)
-    quantise(net, digits, seen, bits=3, schedule=schedule)
+    quantise(net, Augmented(digits, seen), schedule, bits=3)
     assert score_target(net, digits, seen)["test_accuracy"] > scores["test_accuracy"] - 0.03
 
 
@@ -223,7 +256,7 @@ def test_accuracy_survives_moderate_compression(trained, net, digits, seen):
 def test_a_layer_has_2_to_the_bits_values_at_most(net, digits, seen, bits):
     expected = [cluster(weight, 2**bits) for weight in weights(net)]
     start = weights(net)
-    size = quantise(net, digits, seen, bits=bits, schedule=SHORT)
+    size = quantise(net, Augmented(digits, seen), SHORT, bits=bits)
     for codes, weight, former in zip(expected, weights(net), start, strict=True):
         values = len(weight.unique())
         assert values <= 2**bits
@@ -340,22 +373,22 @@ def test_sizes_by_hand():
 @pytest.mark.parametrize("sparsity", [0, 1, -0.5, 1.5, math.nan])
 def test_a_sparsity_that_will_not_do(net, digits, seen, sparsity):
     with pytest.raises(InputError, match=r"sparsity = .* will not do; give a share between 0 and 1"):
-        prune(net, digits, seen, sparsity=sparsity, schedule=SHORT)
+        prune(net, Augmented(digits, seen), SHORT, sparsity=sparsity)
 
 
 def test_other_input_that_will_not_do(net, digits, seen):
     with pytest.raises(InputError, match="rounds = 0 will not do; give 1 or more"):
-        prune(net, digits, seen, sparsity=0.5, rounds=0, schedule=SHORT)
+        prune(net, Augmented(digits, seen), SHORT, sparsity=0.5, rounds=0)
     for bits in (0, 17):
         with pytest.raises(InputError, match=f"bits = {bits} will not do; give 1 to 16"):
-            quantise(net, digits, seen, bits=bits, schedule=SHORT)
+            quantise(net, Augmented(digits, seen), SHORT, bits=bits)
     with pytest.raises(InputError, match="no convolution or linear layer"):
-        prune(nn.BatchNorm2d(1), digits, seen, sparsity=0.5, schedule=SHORT)
+        prune(nn.BatchNorm2d(1), Augmented(digits, seen), SHORT, sparsity=0.5)
     tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     tied[1].weight = tied[0].weight
     for twisted in (tied, nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))):
         with pytest.raises(InputError, match="share a weight, or compute it from others"):
-            quantise(twisted, digits, seen, bits=4, schedule=SHORT)
+            quantise(twisted, Augmented(digits, seen), SHORT, bits=4)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from torch import nn
 
 from featcx_core.data import Augmented
 from featcx_core.disentangler import Disentangler, strides_for, train_disentangler
-from featcx_core.specs import Numerics, ScheduleSpec
+from featcx_core.specs import ScheduleSpec
 
 
 def randomised(net, seed=0):
@@ -160,9 +160,7 @@ def test_added_blocks_learn_from_an_identity_start(digits):
     net.warm_start(randomised(Disentangler(1, digits.shape, (6, 2, 2), width=4)), identity=True)
     teacher = nn.Sequential(nn.Conv2d(1, 6, 4, 4)).eval()
     schedule = ScheduleSpec(draws=96, batch=32)
-    result = train_disentangler(
-        net, teacher, digits, digits.pool, schedule, seed=0, numerics=Numerics(), device=torch.device("cpu")
-    )
+    result = train_disentangler(net, teacher, Augmented(digits, digits.pool), schedule)
     assert (net.stages[0][1].norm.weight != 0).all()
     assert result.drawn[-1] == 96
 
@@ -172,12 +170,8 @@ def test_it_learns_to_reproduce_a_feature(digits):
     teacher = nn.Sequential(nn.Conv2d(1, 6, 4, 4), nn.ReLU()).eval()
     net = Disentangler(1, digits.shape, (6, 2, 2), width=8)
     schedule = ScheduleSpec(draws=10_000, batch=64, lr=3e-3, lr_end=3e-5)
-    result = train_disentangler(
-        net, teacher, digits, digits.pool, schedule, seed=0, numerics=Numerics(), device=torch.device("cpu")
-    )
-    images, _ = Augmented(digits, digits.validation, torch.device("cpu")).batch(
-        torch.arange(100), torch.Generator().manual_seed(0)
-    )
+    result = train_disentangler(net, teacher, Augmented(digits, digits.pool), schedule)
+    images, _ = Augmented(digits, digits.validation).batch(torch.arange(100), torch.Generator().manual_seed(0))
     with torch.no_grad():
         missed = (net(images) - teacher(images)).pow(2).mean() / teacher(images).var(0).mean()
     assert missed < 0.5  # 0.36 when written

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from scipy.special import log_softmax
 from torch import nn
 
-from featcx_core.data import Dataset, balanced_subset
+from featcx_core.data import Augmented, Dataset, balanced_subset
 from featcx_core.distillation import soft_labels, train_student
 from featcx_core.errors import InputError
 from featcx_core.seeds import seeded
@@ -107,7 +107,7 @@ def seen(digits):
 def teacher(digits):
     torch.manual_seed(1)
     net = TargetNet("resnet8", digits.shape, 10)
-    train_target(net, digits, digits.pool, LONG)
+    train_target(net, Augmented(digits, digits.pool), LONG)
     return net
 
 
@@ -119,8 +119,8 @@ def initial(data, seed=7):
 def test_without_a_mix_a_student_is_the_target(digits, seen, teacher):
     """The same initial weights and batches: to the byte."""
     target, student = initial(digits), initial(digits)
-    history = train_target(target, digits, seen, SHORT, seed=7)
-    result = train_student(student, teacher, digits, seen, SHORT, temperature=4.0, mix=0.0, seed=7)
+    history = train_target(target, Augmented(digits, seen), SHORT, seed=7)
+    result = train_student(student, teacher, Augmented(digits, seen), SHORT, temperature=4.0, mix=0.0, seed=7)
     assert result._asdict() == history
     assert all(torch.equal(value, student.state_dict()[name]) for name, value in target.state_dict().items())
 
@@ -130,7 +130,7 @@ def test_same_seed_same_bytes_and_a_teacher_that_stays(digits, seen, teacher):
     for seed in (7, 7, 8):
         student = initial(digits)
         teacher.train()
-        train_student(student, teacher, digits, seen, SHORT, seed=seed)
+        train_student(student, teacher, Augmented(digits, seen), SHORT, seed=seed)
         assert not teacher.training
         assert not student.training
         states.append(student.state_dict())
@@ -145,7 +145,7 @@ def test_a_student_learns_from_its_teacher_alone(digits, teacher):
     shuffled = digits.train_labels[torch.randperm(1400, generator=torch.Generator().manual_seed(0))]
     blind = Dataset(**vars(digits) | {"train_labels": shuffled})
     student = initial(digits)
-    train_student(student, teacher, blind, digits.pool, LONG, temperature=4.0, mix=1.0, seed=7)
+    train_student(student, teacher, Augmented(blind, digits.pool), LONG, temperature=4.0, mix=1.0, seed=7)
     assert score_target(teacher, digits, digits.pool)["test_accuracy"] > 0.95
     assert score_target(student, digits, digits.pool)["test_accuracy"] > 0.9
     x = digits.normalise(digits.test_images[:9])
@@ -156,4 +156,4 @@ def test_a_student_learns_from_its_teacher_alone(digits, teacher):
 def test_a_teacher_of_other_classes_is_refused(digits, seen):
     other = TargetNet("resnet8", digits.shape, 7)
     with pytest.raises(InputError, match="teacher tells 7 classes apart and the student 10; take a teacher"):
-        train_student(initial(digits), other, digits, seen, SHORT)
+        train_student(initial(digits), other, Augmented(digits, seen), SHORT)

@@ -9,11 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from featcx_core.data import balanced_subset
+from featcx_core.data import Augmented, balanced_subset
 from featcx_core.errors import InputError
 from featcx_core.networks import load_network, load_weights, save_network
 from featcx_core.seeds import seeded
-from featcx_core.specs import Numerics, ScheduleSpec
+from featcx_core.specs import ScheduleSpec
 from featcx_core.targets import BUILTIN, TargetNet, build_net, check_net, score_target, train_target
 
 CPU = torch.device("cpu")
@@ -344,7 +344,7 @@ def test_training_a_target_and_its_scores(digits):
     net = TargetNet("resnet8", digits.shape, 10)
     seen = balanced_subset(digits.train_labels, digits.pool, 100, 0)
     schedule = ScheduleSpec(draws=6400, batch=64, lr=3e-3, lr_end=3e-4)
-    history = train_target(net, digits, seen, schedule, seed=0, numerics=Numerics(), device=CPU)
+    history = train_target(net, Augmented(digits, seen), schedule)
     assert set(history) == {"drawn", "loss"}
     scores = score_target(net, digits, seen, CPU)
     with torch.no_grad():
