@@ -12,7 +12,7 @@ from typing import Any
 CONTENTS = {
     "specs": ["RunSpec", "DatasetSpec", "ScheduleSpec"],  # what a run is made of
     "sources": ["load_dataset"],  # digits, MNIST, CIFAR-10, Parquet, folders
-    "data": ["Dataset", "balanced_subset"],  # images in memory, splits, augmentation
+    "data": ["Dataset", "Augmented", "balanced_subset"],  # images in memory, splits, augmentation
     "targets": ["TargetNet", "train_target"],  # nets whose feature is analysed
     "split": ["split_net"],  # any module, cut at a named layer
     "fit": ["fit"],  # the one training loop
