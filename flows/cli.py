@@ -31,6 +31,7 @@ from flows.options import (
     Store,
     errors_as_sentences,
     overridden,
+    write_json,
 )
 
 if TYPE_CHECKING:
@@ -96,10 +97,7 @@ def run(
             highlight=False,
         )
         console.print(f"Report: {results['report']}", highlight=False, soft_wrap=True)
-        if json is not None:
-            from flows.results import write_json
-
-            write_json(json, results)
+        write_json(json, results)
 
 
 @app.command()
@@ -150,10 +148,7 @@ def sweep(
         )
         console.print(f"Table: {results['table']}", highlight=False, soft_wrap=True)
         console.print(f"Report: {results['report']}", highlight=False, soft_wrap=True)
-        if json is not None:
-            from flows.results import write_json
-
-            write_json(json, results)
+        write_json(json, results)
         for name, reason in results["failed"].items():
             print(f"featcx: {name} failed ({reason}).", file=sys.stderr)
         if results["failed"]:
@@ -193,10 +188,7 @@ def complexity(
         console.print(tasks_table(results))
         console.print(summary_sentence(results), highlight=False)
         console.print(f"Report: {results['report']}", highlight=False, soft_wrap=True)
-        if json is not None:
-            from flows.results import write_json
-
-            write_json(json, results)
+        write_json(json, results)
 
 
 @app.command()
@@ -219,13 +211,12 @@ def predict(
 
         from featcx_core.prediction import predict_performance
         from flows.display import prediction_table
-        from flows.results import read_table, write_json
+        from flows.results import read_table
 
         chosen = None if orders is None else [whole_number(part) for part in orders.split(",")]
         result = predict_performance(read_table(table), column, orders=chosen)
         Console().print(prediction_table(result))
-        if json is not None:
-            write_json(json, result.as_dict())
+        write_json(json, result.as_dict())
 
 
 @app.command()
@@ -243,7 +234,6 @@ def compare(
         from flows.compare import compare_runs
         from flows.display import comparison_table
         from flows.embedded import PrefectServer, prepare_environment, reporting_to
-        from flows.results import write_json
 
         prepare_environment(debug)
         with PrefectServer() as server:
@@ -256,8 +246,7 @@ def compare(
         for sentence in results["readings"]:
             print(sentence)
         print(f"Figure: {results['figure']}")
-        if json is not None:
-            write_json(json, results)
+        write_json(json, results)
 
 
 @app.command()

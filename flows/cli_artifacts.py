@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.options import STORE, Debug, Json, Store, errors_as_sentences
+from flows.options import STORE, Debug, Json, Store, errors_as_sentences, write_json
 
 artifacts = typer.Typer(no_args_is_help=True, help="Look at and look after the artifact store.")
 
@@ -19,7 +19,6 @@ def list_artifacts(store: Store = STORE, json: Json = None, debug: Debug = False
         from rich.table import Table
 
         from featcx_core.store import Store as ArtifactStore
-        from flows.results import write_json
 
         manifests = ArtifactStore(store).manifests()
         table, rows = Table("stage"), []
@@ -34,8 +33,7 @@ def list_artifacts(store: Store = STORE, json: Json = None, debug: Debug = False
         console = Console()
         console.print(table if rows else f"No artifacts in {store.absolute()}.")
         console.print(f"{len(rows)} artifacts, {sum(row['bytes'] for row in rows) / 1e6:.1f} MB", highlight=False)
-        if json is not None:
-            write_json(json, {"store": str(store.absolute()), "artifacts": rows})
+        write_json(json, {"store": str(store.absolute()), "artifacts": rows})
 
 
 @artifacts.command("show")
@@ -55,7 +53,6 @@ def verify_artifacts(store: Store = STORE, json: Json = None, debug: Debug = Fal
     with errors_as_sentences(debug):
         from featcx_core.errors import InputError
         from featcx_core.store import Store as ArtifactStore
-        from flows.results import write_json
 
         place = ArtifactStore(store)
         if not place.root.is_dir():
@@ -64,8 +61,7 @@ def verify_artifacts(store: Store = STORE, json: Json = None, debug: Debug = Fal
         for damage in damaged:
             print(f"{damage.artifact}: {damage.file} {damage.reason}")
         print(f"{count} artifacts, {len(damaged)} damaged files" if damaged else f"{count} artifacts, all whole")
-        if json is not None:
-            write_json(json, {"artifacts": count, "damaged": [damage._asdict() for damage in damaged]})
+        write_json(json, {"artifacts": count, "damaged": [damage._asdict() for damage in damaged]})
         if damaged:
             raise typer.Exit(1)
 

@@ -25,6 +25,7 @@ from flows.options import (
     Store,
     errors_as_sentences,
     overridden,
+    write_json,
 )
 
 if TYPE_CHECKING:
@@ -77,10 +78,7 @@ def plan(
         found, console = planned(spec, store, devices, rate, anew), Console()
         console.print(stages_table(found, every))
         console.print(total_line(found), highlight=False)
-        if json is not None:
-            from flows.results import write_json
-
-            write_json(json, found.as_dict())
+        write_json(json, found.as_dict())
 
 
 def announce(console: Console, spec: RunSpec | SweepSpec, store: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,6 +44,13 @@ Over = Annotated[
     list[str] | None, typer.Option("--over", help="path.to.field=a,b,c sweeps any field; may be given again.")
 ]
 STORE = Path("artifacts")
+
+
+def write_json(path: Path | None, value: Any) -> None:
+    """What --json asks for, with None for what is unknown; nothing where it was not given."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def overridden(set_: list[str] | None, **runtime: str | None) -> list[str]:

@@ -35,12 +35,6 @@ def network_results(store: Store, refs: Refs) -> dict[str, Any]:
     return found
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON with None for what is unknown."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
 def read_table(path: Path) -> pd.DataFrame:
     """A CSV or Parquet table.
 
