@@ -61,9 +61,7 @@ def _compiled(source: Path) -> Path:
             library.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(library.parent, os.W_OK):
             library = Path(tempfile.mkdtemp(prefix="featcx-")) / library.name
-        with tempfile.TemporaryDirectory(
-            dir=library.parent
-        ) as folder:  # processes on several hosts may share the cache
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:  # several hosts may share the cache
             _output([*compiler, str(source), "-o", f"{folder}/{library.name}"])
             os.replace(f"{folder}/{library.name}", library)
     return library

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from featcx_core.split import _TRACING, _OwnThreadTracer
+from featcx_core.split import traced
 
 
 class PooledHead(NamedTuple):
@@ -56,8 +56,7 @@ def pooled_head(head: nn.Module) -> PooledHead | None:
 
 def _traced(head: nn.Module) -> fx.Graph | None:
     try:
-        with _TRACING:
-            return _OwnThreadTracer().trace(head)
+        return traced(head)
     except Exception:  # whatever a module's own code makes of a proxy: it is not understood, so it is run as it is
         return None
 

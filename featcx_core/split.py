@@ -39,8 +39,7 @@ def split_net(model: nn.Module, layer: str | None, pre_relu: bool, in_shape: Sha
         if getattr(module, "inplace", False):
             module.inplace = False  # type: ignore[assignment]
     try:
-        with _TRACING:
-            graph = _OwnThreadTracer().trace(model)
+        graph = traced(model)
     except (fx.proxy.TraceError, TypeError, RuntimeError, AttributeError) as error:
         raise InputError(
             f"The net cannot be traced by torch.fx ({error}); remove data-dependent control flow."
@@ -61,6 +60,12 @@ def split_net(model: nn.Module, layer: str | None, pre_relu: bool, in_shape: Sha
     if len(shape) != 3:
         raise InputError(f"Layer '{layer}' gives a tensor of {len(shape)} dimensions a sample; choose one with C×H×W.")
     return Split(feature, head, (shape[0], shape[1], shape[2]))
+
+
+def traced(module: nn.Module) -> fx.Graph:
+    """The graph of a module's forward pass, one trace at a time; torch.fx raises errors of several kinds."""
+    with _TRACING:
+        return _OwnThreadTracer().trace(module)
 
 
 class _OwnThreadTracer(fx.Tracer):
