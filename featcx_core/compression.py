@@ -98,7 +98,7 @@ def quantise(
 
     The values are centroids of `cluster`, fine-tuned by cross-entropy with the weights' codes held fixed: a centroid's
     gradient is the sum over its weights (paper, §3.3). Biases and norms are fine-tuned along and stay free. The net ends in
-    evaluation mode on `device`.
+    evaluation mode on the data's device.
 
     Raises:
         InputError: for bits outside 1 to 16, or a net with nothing to quantise.

@@ -58,7 +58,7 @@ class Checkpoint:
 
 
 class Training(TypedDict, total=False):
-    """How a training runs; every function that trains takes these as keyword arguments and hands them to `fit`.
+    """How a training runs: keyword arguments of every function that trains, handed on to `fit` (by `prune` a round's own).
 
     Attributes:
         seed: all that is random is a function of it and of the step; 0 if left out.

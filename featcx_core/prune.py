@@ -48,7 +48,12 @@ def left_over(store: Store, older_than: float = 3600.0) -> list[Path]:
     """Folders and notes of runs that were killed, untouched for `older_than` seconds."""
     now = time.time()
     found = [p for name in (".partial", ".runs", ".checkpoints") for p in (store.root / name).glob("*")]
-    return [path for path in found if now - path.stat().st_mtime > older_than and not _in_work(store, path)]
+    return [path for path in found if now - _touched(path) > older_than and not _in_work(store, path)]
+
+
+def _touched(path: Path) -> float:
+    """When a file, or anything in a folder, last changed: the rounds of a pruning have folders of their own."""
+    return max(part.stat().st_mtime for part in (path, *path.rglob("*")))
 
 
 def _in_work(store: Store, path: Path) -> bool:

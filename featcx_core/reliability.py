@@ -62,7 +62,7 @@ def train_trunk(
     schedule: ScheduleSpec,
     **how: Unpack[Training],
 ) -> FitResult:
-    """Trains ψ and g_k: min Σ_k E‖f_k(x) − g_k(ψ(x))‖² over augmented images, the pool's (Ren et al. 2021, eq. 5)."""
+    """Trains ψ and g_k: min Σ_k E‖f_k(x) − g_k(ψ(x))‖² over augmented images (Ren et al. 2021, eq. 5)."""
     return fit(trunk, data, reproduce(*(feature.to(data.device) for feature in features)), schedule, **how)
 
 

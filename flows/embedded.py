@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import os
+import re
 import shutil
 import signal
 import socket
@@ -79,6 +80,8 @@ class PrefectServer:
 
     def _stop_at_once(self, number: int, frame: object) -> None:
         """Ends the process without waiting for trainings: Prefect would wait, and the store is whole at any moment."""
+        for other in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(other, signal.SIG_IGN)
         print("featcx: stopped; finished stages are kept, the same command carries on.", file=sys.stderr, flush=True)
         self._end()
         self.folder.cleanup()
@@ -87,7 +90,8 @@ class PrefectServer:
     def _end(self) -> None:
         if self.process is not None:
             self.process.kill()  # its database goes with it
-            self.process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(5)
 
     def _start(self) -> str:
         database = Path(self.folder.name) / "prefect.db"
@@ -95,34 +99,45 @@ class PrefectServer:
         if template.exists():
             shutil.copyfile(template, database)  # spares the migrations, a third of the start
         os.environ["PREFECT_API_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{database}"
-        with socket.socket() as bound:
+        with socket.socket() as bound, open(self._told, "wb") as told:
             bound.bind(("127.0.0.1", 0))
             url = f"http://127.0.0.1:{bound.getsockname()[1]}/api"
             # Prefect's own SubprocessASGIServer would first import the whole server here, for two seconds.
             self.process = subprocess.Popen(
                 [sys.executable, "-P", SERVER, str(bound.fileno())],
                 stdin=subprocess.PIPE,
+                stderr=told,
                 pass_fds=[bound.fileno()],
                 start_new_session=True,
             )
-        self._await(url)
+        try:
+            self._await(url, self.process)
+        except RuntimeError:
+            template.unlink(missing_ok=True)  # were it damaged, every later start would fail as well
+            raise
         if not template.exists():
             _copy_database(database, template)
         os.environ["PREFECT_API_URL"] = url  # for workers in other processes
         return url
 
-    def _await(self, url: str, patience: float = 90.0) -> None:
+    @property
+    def _told(self) -> Path:
+        return Path(self.folder.name) / "server.log"
+
+    def _await(self, url: str, process: subprocess.Popen[bytes], patience: float = 90.0) -> None:
         """Until the server answers; it refuses connections before.
 
         Raises:
-            RuntimeError: when it ends or does not answer in time.
+            RuntimeError: with its last words, when it ends or does not answer in time.
         """
         until = time.monotonic() + patience
-        while self.process is not None and self.process.poll() is None and time.monotonic() < until:
+        while process.poll() is None and time.monotonic() < until:
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=10):
                 return
             time.sleep(0.05)
-        raise RuntimeError("Prefect's temporary server did not start")
+        told = self._told.read_text(errors="replace")
+        reasons = re.findall(r"^[\w.]+(?:Error|Exception): .+", told, re.MULTILINE) or ["it left no reason"]
+        raise RuntimeError(f"Prefect's temporary server did not start (exit code {process.poll()}): {reasons[-1]}")
 
 
 def answering(url: str, patience: float = 0.0) -> str:

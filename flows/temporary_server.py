@@ -14,11 +14,12 @@ from prefect.server.api.server import create_app
 
 def end_with_the_parent() -> None:
     """Standard input ends when the process that holds its other end does, however that dies."""
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):
+        pass
     os._exit(0)
 
 
 if __name__ == "__main__":
     threading.Thread(target=end_with_the_parent, daemon=True).start()
     app = create_app(ephemeral=True, final=True)
-    uvicorn.Server(uvicorn.Config(app, log_level="critical")).run([socket.socket(fileno=int(sys.argv[1]))])
+    uvicorn.Server(uvicorn.Config(app, log_level="error")).run([socket.socket(fileno=int(sys.argv[1]))])

@@ -77,3 +77,6 @@ def test_left_overs_are_old_and_nobodys(store):
     with store.lock("target", "6" * 64):
         assert left_over(store) == [dead]
     assert left_over(store, older_than=1e6) == []
+    (dead / "round-0").mkdir()
+    os.utime(dead, (time.time() - 9999,) * 2)
+    assert left_over(store) == [live]  # of the other one a part is new

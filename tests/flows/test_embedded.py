@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import importlib.metadata
 import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +19,7 @@ import sys, time
 from flows.embedded import PrefectServer, prepare_environment
 prepare_environment(debug=False)
 with PrefectServer() as server:
-    print(server.url(), server.process.pid, flush=True)
+    print(server.url(), flush=True)
     sys.stdin.read() if sys.argv[1] == "end" else time.sleep(600)
 """
 
@@ -30,14 +30,6 @@ def answers(url: str) -> bool:
             return bool(answer.status == 200)
     except OSError:
         return False
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize("how", ["end", signal.SIGTERM, signal.SIGKILL])
@@ -53,7 +45,7 @@ def test_the_server_ends_with_its_run(how: str | signal.Signals) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
-        url, pid = process.stdout.readline().split()
+        url = process.stdout.readline().strip()
         assert answers(url)
         if isinstance(how, signal.Signals):
             process.send_signal(how)
@@ -61,8 +53,24 @@ def test_the_server_ends_with_its_run(how: str | signal.Signals) -> None:
         process.wait(timeout=30)
         told = process.stderr.read()
     ends = time.monotonic() + 10
-    while alive(int(pid)) and time.monotonic() < ends:
+    while answers(url) and time.monotonic() < ends:
         time.sleep(0.05)
-    assert not alive(int(pid))
     assert not answers(url)
     assert "Traceback" not in told
+
+
+def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
+    """With a damaged template of its database, which is thrown away: the next start makes a new one."""
+    cache = tmp_path / "featcx"
+    cache.mkdir()
+    template = cache / f"prefect-{importlib.metadata.version('prefect')}.db"
+    template.write_bytes(b"no database" * 1000)
+    own = clean_environment() | {"XDG_CACHE_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", RUN, "end"]
+    done = subprocess.run(command, input="", capture_output=True, text=True, env=own, check=False)
+    assert done.returncode != 0
+    assert "RuntimeError: Prefect's temporary server did not start (exit code 3): " in done.stderr
+    assert "file is not a database" in done.stderr
+    assert not template.exists()
+    again = subprocess.run(command, input="", capture_output=True, text=True, env=own, check=False)
+    assert again.returncode == 0, again.stderr
