@@ -31,7 +31,7 @@ def test_the_wheel_runs_outside_the_checkout(tmp_path: Path) -> None:
     where = "import featcx_core, flows, tasks; print(featcx_core.__file__, flows.__file__)"
     found = subprocess.run([python, "-c", where], capture_output=True, text=True, cwd=tmp_path, check=True).stdout
     assert str(target) in found
-    assert str(ROOT) not in found
+    assert f"{ROOT}/" not in found
     assert not (target / "tests").exists()
     command = [
         python,
