@@ -113,7 +113,8 @@ class PrefectServer:
         try:
             self._await(url, self.process)
         except RuntimeError:
-            template.unlink(missing_ok=True)  # were it damaged, every later start would fail as well
+            if (self.process.poll() or 0) > 0:  # it ended by itself, not by the end of the run
+                template.unlink(missing_ok=True)  # were it damaged, every later start would fail as well
             raise
         if not template.exists():
             _copy_database(database, template)

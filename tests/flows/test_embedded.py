@@ -74,3 +74,15 @@ def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
     assert not template.exists()
     again = subprocess.run(command, input="", capture_output=True, text=True, env=own, check=False)
     assert again.returncode == 0, again.stderr
+
+
+def test_bad_input_leaves_the_template(tmp_path: Path) -> None:
+    """A run that ends while its server starts: the server ends of that, not of its database."""
+    (tmp_path / "featcx").mkdir()
+    template = tmp_path / "featcx" / f"prefect-{importlib.metadata.version('prefect')}.db"
+    template.write_bytes(b"")
+    script = "from flows.embedded import PrefectServer\nwith PrefectServer() as server: server.process"
+    own = clean_environment() | {"XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=own, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert template.exists()
