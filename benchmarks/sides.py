@@ -47,14 +47,19 @@ def prepare(folder: str, net: str, draws: int = 0) -> None:
     if draws:
         seen = balanced_subset(data.train_labels, data.pool, 2000, seed=0)
         schedule = ScheduleSpec(draws=draws, batch=64, lr=3e-3, lr_end=1e-4)
-        train_target(target, Augmented(data, seen), schedule, numerics=Numerics(precision="bf16"))
+        train_target(target, Augmented(data, seen, device()), schedule, numerics=Numerics(precision="bf16"))
     save_network(target, Path(folder))
+
+
+def device() -> torch.device:
+    """Where both sides compute: the first GPU, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @functools.cache
 def scene(folder: str) -> Scene:
-    """What `prepare` wrote, once a process."""
-    target = load_network(Path(folder), TargetNet)
+    """What `prepare` wrote, once a process; the feature is on the device."""
+    target = load_network(Path(folder), TargetNet, device())
     return Scene(Dataset.load(Path(folder)), target.feature, target.shape)
 
 

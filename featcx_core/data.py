@@ -153,15 +153,26 @@ class Augmented:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, chosen: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(normalised float32 images (b, C, H, W) in channels-last layout, labels (b,)) for positions `chosen`."""
-        n, (_, height, width) = len(chosen), self.data.shape
+    def draw(self, chosen: Tensor, rng: torch.Generator) -> Tensor:
+        """What is random of a batch of the samples at positions `chosen`: int64 (4, b), on the CPU.
+
+        Its rows: the positions, the crop's first row and column, and whether it is mirrored.
+        """
+        n = len(chosen)
         shift = torch.randint(2 * self.data.crop + 1, (2, n, 1), generator=rng)
-        rows, columns = shift[0] + torch.arange(height), shift[1] + torch.arange(width)
-        if self.data.flip:
-            mirrored = torch.rand(n, 1, generator=rng) < 0.5
-            columns = torch.where(mirrored, columns.flip(1), columns)
-        chosen, rows, columns = (t.to(self.device) for t in (chosen, rows, columns))
-        pixels = self.images[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
+        mirrored = torch.rand(n, 1, generator=rng) < 0.5 if self.data.flip else torch.zeros(n, 1)
+        return torch.stack([chosen, *shift[:, :, 0], mirrored[:, 0].long()])
+
+    def take(self, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """(normalised float32 images (b, C, H, W) in channels-last layout, labels (b,)) of what was drawn."""
+        chosen, top, left, mirrored = drawn.to(self.device)[:, :, None]
+        _, height, width = self.data.shape
+        rows, across = (torch.arange(size, device=self.device) for size in (height, width))
+        columns = left + torch.where(mirrored > 0, across.flip(0), across)
+        pixels = self.images[chosen[:, :, None], (top + rows)[:, :, None], columns[:, None, :]]
         normalised = (pixels.float() / 255 - self.mean) / self.std
-        return normalised.permute(0, 3, 1, 2), self.labels[chosen]
+        return normalised.permute(0, 3, 1, 2), self.labels[chosen[:, 0]]
+
+    def batch(self, chosen: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A random batch of the samples at positions `chosen`: `take` of `draw`."""
+        return self.take(self.draw(chosen, rng))

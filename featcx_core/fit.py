@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from featcx_core.checkpoint import Checkpoint, resumed, save
 from featcx_core.data import Augmented
 from featcx_core.errors import InputError
 from featcx_core.muon import Muon
-from featcx_core.seeds import derive_seed, generator, seeded
+from featcx_core.replay import Replayed, own_stream
+from featcx_core.seeds import Seeded, derive_seed, generator
 from featcx_core.specs import Numerics, Precision, ScheduleSpec
 
 Forward = Callable[[Tensor], Tensor]
 Loss = Callable[[Forward, Tensor, Tensor], Tensor]
+NOTHING = nullcontext()
 
 
 class Step(NamedTuple):
@@ -42,19 +41,6 @@ class FitResult(NamedTuple):
 
     drawn: list[int]
     loss: list[float]
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Where a training saves itself, every so many seconds, and resumes from.
-
-    All randomness of a step is a function of (seed, step), so weights, optimiser and step are the whole state and a
-    resumed training gives the same bytes as an unbroken one.
-    """
-
-    folder: Path
-    key: str
-    seconds: float = 20.0
 
 
 class Training(TypedDict, total=False):
@@ -143,58 +129,79 @@ def fit(
     """
     numerics, device = numerics or Numerics(), data.device
     model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    plain = torch.optim.AdamW if schedule.weight_decay else torch.optim.Adam
-    make = Muon if schedule.optimiser == "muon" else plain
-    optimiser = make(trainable, lr=schedule.lr, weight_decay=schedule.weight_decay, fused=True)
-    forward: Forward = torch.compile(model) if numerics.compile else model
+    optimiser, forward = _optimiser(model, schedule, device), torch.compile(model) if numerics.compile else model
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=numerics.precision == "bf16")
-    noisy = True  # until the first step has shown whether the loss draws random numbers, as dropout does
 
-    total = math.ceil(schedule.draws / schedule.batch)
-    stretch = math.ceil(total / 100)
-    start, result, running = 0, FitResult([], []), torch.zeros((), device=device)
-    if checkpoint is not None and (state := _resume(checkpoint, model, optimiser, running)) is not None:
-        start, result = state
-    began = told = saved = time.monotonic()
-    order = _Order(len(data), schedule.batch, seed)
-    for step in range(start, total):
-        step_seed = derive_seed(seed, "step", step)
-        images, labels = data.batch(order.positions(step), generator(step_seed))
-        for group in optimiser.param_groups:
-            group["lr"] = rate_at(schedule, step / max(1, total - 1))
-        with autocast, seeded(step_seed) if noisy else nullcontext():
-            before = torch.get_rng_state() if step == start else None
+    def update(drawn: Tensor, random: AbstractContextManager[Any] = NOTHING) -> Tensor:
+        images, labels = data.take(drawn)
+        with autocast, random:
             value = loss(forward, images, labels)
-            if before is not None:
-                noisy = not torch.equal(before, torch.get_rng_state())
         value.backward()
         optimiser.step()
         optimiser.zero_grad()
-        if after_step is not None:
-            after_step()
-        running += value.detach()
+        return value.detach()
 
-        done = step + 1
-        if done % stretch == 0 or done == total:
-            count = done - (done - 1) // stretch * stretch
-            result.drawn.append(done * schedule.batch)
-            result.loss.append(float(running) / count)
-            running.zero_()
-        now = time.monotonic()
-        if on_step is not None and (now - told > 0.5 or done == total):
-            rate = (done - start) * schedule.batch / max(now - began, 1e-9)
-            on_step(Step(done, total, float(value.detach()), rate))
-            told = now
-        if checkpoint is not None and now - saved > checkpoint.seconds and done < total:
-            _save(checkpoint, model, optimiser, running, done, result)
-            saved = time.monotonic()
+    advance = Replayed(update) if device.type == "cuda" else update
+    noisy = True  # until the first step has shown whether the loss draws random numbers, as dropout does
+    total = math.ceil(schedule.draws / schedule.batch)
+    stretch = math.ceil(total / 100)
+    start, result, running = 0, FitResult([], []), torch.zeros((), device=device)
+    if checkpoint is not None and (state := resumed(checkpoint, model, optimiser, running)) is not None:
+        start, result = state[0], FitResult(*state[1])
+    began = told = saved = time.monotonic()
+    order = _Order(len(data), schedule.batch, seed)
+    with own_stream(device):
+        for step in range(start, total):
+            step_seed = derive_seed(seed, "step", step)
+            drawn = data.draw(order.positions(step), generator(step_seed))
+            _set_rate(optimiser, rate_at(schedule, step / max(1, total - 1)))
+            if noisy:
+                random = Seeded(step_seed, device)
+                value = update(drawn, random)
+                noisy = random.drew
+            else:
+                value = advance(drawn)
+            if after_step is not None:
+                after_step()
+            running += value
+
+            done = step + 1
+            if done % stretch == 0 or done == total:
+                count = done - (done - 1) // stretch * stretch
+                result.drawn.append(done * schedule.batch)
+                result.loss.append(float(running) / count)
+                running.zero_()
+            now = time.monotonic()
+            if on_step is not None and (now - told > 0.5 or done == total):
+                rate = (done - start) * schedule.batch / max(now - began, 1e-9)
+                on_step(Step(done, total, float(value), rate))
+                told = now
+            if checkpoint is not None and now - saved > checkpoint.seconds and done < total:
+                save(checkpoint, model, optimiser, running, done, result)
+                saved = time.monotonic()
     model.eval()
     if not all(math.isfinite(value) for value in result.loss[-1:]):
         raise InputError(
             "The training diverged: its loss is not finite; lower the schedule's lr, or set precision=fp32."
         )
     return result
+
+
+def _optimiser(model: nn.Module, schedule: ScheduleSpec, device: torch.device) -> torch.optim.Optimizer:
+    """The schedule's optimiser. On a GPU the rate is a tensor, so that a captured step sees it change."""
+    plain = torch.optim.AdamW if schedule.weight_decay else torch.optim.Adam
+    make, on_gpu = Muon if schedule.optimiser == "muon" else plain, device.type == "cuda"
+    lr = torch.tensor(schedule.lr, device=device) if on_gpu else schedule.lr
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    return make(trainable, lr=lr, weight_decay=schedule.weight_decay, fused=True, capturable=on_gpu)
+
+
+def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimiser.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 class _Order:
@@ -208,61 +215,10 @@ class _Order:
         first, last = step * self.batch, (step + 1) * self.batch
         wanted = range(first // self.n, (last - 1) // self.n + 1)
         self.epochs = {e: self.epochs[e] if e in self.epochs else self._permutation(e) for e in wanted}
-        row = torch.cat(list(self.epochs.values()))
-        offset = wanted.start * self.n
-        return row[first - offset : last - offset]
+        return torch.cat([row[max(0, first - e * self.n) : last - e * self.n] for e, row in self.epochs.items()])
 
     def _permutation(self, epoch: int) -> Tensor:
         return torch.randperm(self.n, generator=generator(derive_seed(self.seed, "epoch", epoch)))
-
-
-def _save(
-    checkpoint: Checkpoint,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    running: Tensor,
-    done: int,
-    result: FitResult,
-) -> None:
-    """Writes one file beside the old one and renames it over it, so a kill at any moment leaves a whole checkpoint."""
-    tensors = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
-    for i, parameter in enumerate(_parameters(optimiser)):  # one that takes no part in the loss has no state
-        state = optimiser.state.get(parameter, {})
-        tensors |= {f"optimiser.{i}.{name}": value.contiguous() for name, value in state.items()}
-    checkpoint.folder.mkdir(parents=True, exist_ok=True)
-    fresh = checkpoint.folder / "checkpoint.partial"
-    meta = {"key": checkpoint.key, "done": str(done), "history": json.dumps(result)}
-    save_file(tensors | {"running": running}, fresh, meta)
-    with open(fresh, "rb") as file:
-        os.fsync(file.fileno())
-    fresh.rename(checkpoint.folder / "checkpoint.safetensors")
-
-
-def _parameters(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [p for group in optimiser.param_groups for p in group["params"]]
-
-
-def _resume(
-    checkpoint: Checkpoint, model: nn.Module, optimiser: torch.optim.Optimizer, running: Tensor
-) -> tuple[int, FitResult] | None:
-    """Loads the checkpoint of this key into model, optimiser and running loss: (steps done, history), None without one."""
-    path = checkpoint.folder / "checkpoint.safetensors"
-    if not path.exists():
-        return None
-    with safe_open(path, "pt") as file:
-        meta = file.metadata()
-        if meta["key"] != checkpoint.key:
-            raise InputError(f"{path} is the checkpoint of another spec; remove it to train anew.")
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    model.load_state_dict({n.removeprefix("model."): v for n, v in tensors.items() if n.startswith("model.")})
-    running.copy_(tensors["running"])
-    for i, parameter in enumerate(_parameters(optimiser)):
-        prefix = f"optimiser.{i}."
-        for name, value in tensors.items():
-            if name.startswith(prefix):
-                like = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
-                optimiser.state[parameter][name.removeprefix(prefix)] = like.copy_(value)
-    return int(meta["done"]), FitResult(*json.loads(meta["history"]))
 
 
 @torch.no_grad()

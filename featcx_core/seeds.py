@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -28,6 +29,31 @@ def seeded(seed: int) -> Iterator[None]:
     with _GLOBAL_RNG, torch.random.fork_rng(devices=gpus):
         torch.manual_seed(seed)  # of the CPU and of every GPU in use
         yield
+
+
+class Seeded(contextlib.AbstractContextManager["Seeded"]):
+    """`seeded` as an object: afterwards `drew` says whether the block drew numbers from a global generator.
+
+    Args:
+        seed: see `seeded`.
+        device: where the block computes.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._context, self._device, self.drew = seeded(seed), device, False
+
+    def __enter__(self) -> Seeded:
+        self._context.__enter__()
+        self._before = self._states()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.drew = not all(map(torch.equal, self._before, self._states()))
+        self._context.__exit__(*error)
+
+    def _states(self) -> list[torch.Tensor]:
+        own = [torch.cuda.get_rng_state(self._device)] if self._device.type == "cuda" else []
+        return [torch.get_rng_state(), *own]
 
 
 def generator(seed: int) -> torch.Generator:

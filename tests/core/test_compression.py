@@ -148,9 +148,9 @@ class Counted(Augmented):
 
     drawn = 0
 
-    def batch(self, *args):
+    def draw(self, *args):
         self.drawn += 1
-        return super().batch(*args)
+        return super().draw(*args)
 
 
 @pytest.mark.parametrize(("kind", "rounds"), [("pruned", 2), ("quantised", 1)])

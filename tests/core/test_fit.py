@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from featcx_core import checkpoint as checkpoints
 from featcx_core import fit as module
 from featcx_core.data import Augmented, Dataset
 from featcx_core.errors import InputError
@@ -167,8 +168,8 @@ def test_checkpoints_are_taken_by_time(data, tmp_path, monkeypatch):
     clock = iter(range(10**6))
     monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
     saved = []
-    save = module._save
-    monkeypatch.setattr(module, "_save", lambda *args: saved.append(args[4]) or save(*args))
+    save = module.save
+    monkeypatch.setattr(module, "save", lambda *args: saved.append(args[4]) or save(*args))
     run(data, checkpoint=Checkpoint(tmp_path, "key", seconds=14))
     assert 2 <= len(saved) <= 5
     assert all(b - a <= 16 for a, b in itertools.pairwise([0, *saved]))
@@ -191,7 +192,7 @@ def test_a_whole_checkpoint_outlives_a_kill_while_saving(data, tmp_path, monkeyp
         path.write_bytes(b"half a file")
         raise Stop
 
-    monkeypatch.setattr(module, "save_file", half)
+    monkeypatch.setattr(checkpoints, "save_file", half)
     with pytest.raises(Stop):
         run(data, checkpoint=checkpoint)
     monkeypatch.undo()
@@ -264,9 +265,12 @@ class Numbered:
     def __len__(self):
         return self.n
 
-    def batch(self, chosen, rng):
+    def draw(self, chosen, rng):
         self.drawn.append(chosen)
-        return chosen.float()[:, None], chosen
+        return chosen
+
+    def take(self, drawn):
+        return drawn.float()[:, None], drawn
 
 
 @pytest.mark.parametrize(("n", "batch", "steps"), [(50, 16, 60), (50, 50, 7), (16, 50, 10), (7, 2, 30), (3, 10, 5)])
