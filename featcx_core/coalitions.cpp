@@ -25,7 +25,7 @@ constexpr int LOW = 2;
 constexpr int LANES = 1 << LOW;  // one vector holds a total of each subset; twice as many fit the registers
 constexpr int PLAYERS = 8;       // at most, as many as ROOT in coalitions.py
 constexpr int CHUNK = 64 / LANES;  // vectors of places at a time
-constexpr int64_t AHEAD = 1024;  // floats in front of what is read, asked for early
+constexpr int64_t AHEAD = 512;  // floats in front of what is read, asked for early
 
 typedef float Vector __attribute__((vector_size(4 * LANES)));
 

@@ -134,11 +134,11 @@ def fit(
 
     def update(drawn: Tensor, random: AbstractContextManager[Any] = NOTHING) -> Tensor:
         images, labels = data.take(drawn)
+        optimiser.zero_grad()
         with autocast, random:
             value = loss(forward, images, labels)
         value.backward()
         optimiser.step()
-        optimiser.zero_grad()
         return value.detach()
 
     advance = Replayed(update) if device.type == "cuda" else update
@@ -179,6 +179,7 @@ def fit(
             if checkpoint is not None and now - saved > checkpoint.seconds and done < total:
                 save(checkpoint, model, optimiser, running, done, result)
                 saved = time.monotonic()
+    optimiser.zero_grad()
     model.eval()
     if not all(math.isfinite(value) for value in result.loss[-1:]):
         raise InputError(

@@ -41,12 +41,17 @@ class Replayed:
 
     def _capture(self, drawn: Tensor) -> None:
         graph, self.drawn = torch.cuda.CUDAGraph(), drawn.cuda()
+        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        untouched = generator.clone_state()
         try:
             # Other threads' stages may use their own GPUs meanwhile.
             with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
                 self.loss = self.update(self.drawn)
             self.graph = graph
         except RuntimeError as error:
+            generator.graphsafe_set_state(
+                untouched
+            )  # else it takes itself to be in a capture, and draws nothing any more
             log.warning("This net's training cannot be captured as a CUDA graph (%s); it runs kernel by kernel.", error)
 
 
