@@ -41,6 +41,10 @@ def prepare_environment(debug: bool) -> None:
     """Sets what Prefect reads on import; what the user has set stays. Call before importing prefect."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    if "PREFECT_API_URL" not in os.environ:
+        os.environ.setdefault(
+            "PREFECT_LOGGING_TO_API_ENABLED", "false"
+        )  # a server that ends with the run keeps no logs
     if debug:
         os.environ["PREFECT_LOGGING_LEVEL"] = "INFO"
 
@@ -73,6 +77,7 @@ class PrefectServer:
 
     def __exit__(self, *error: object) -> None:
         if self.process is not None:
+            told_all()
             self._end()
             for name in ("PREFECT_API_URL", "PREFECT_API_DATABASE_CONNECTION_URL"):
                 os.environ.pop(name, None)
@@ -139,6 +144,13 @@ class PrefectServer:
         told = self._told.read_text(errors="replace")
         reasons = re.findall(r"^[\w.]+(?:Error|Exception): .+", told, re.MULTILINE) or ["it left no reason"]
         raise RuntimeError(f"Prefect's temporary server did not start (exit code {process.poll()}): {reasons[-1]}")
+
+
+def told_all(patience: float = 5.0) -> None:
+    """Has Prefect send what it has still to tell: with the server gone it would try for a minute at the process's end."""
+    for module, worker in (("prefect.logging.handlers", "APILogWorker"), ("prefect.events.worker", "EventsWorker")):
+        if module in sys.modules:
+            getattr(sys.modules[module], worker).drain_all(timeout=patience)
 
 
 def answering(url: str, patience: float = 0.0) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from prefect.futures import PrefectFuture, wait
+from prefect.exceptions import UpstreamTaskError
+from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from featcx_core.errors import InputError
@@ -79,9 +80,16 @@ def _futures(value: Any) -> Iterator[PrefectFuture[ArtifactRef]]:
             yield from _futures(entry)
 
 
+def finished(futures: list[PrefectFuture[ArtifactRef]]) -> None:
+    """Waits for all. Of a stage that never ran since its input failed, the pool of processes raises; others do not."""
+    for future in futures:
+        with contextlib.suppress(UpstreamTaskError):
+            future.wait()
+
+
 def settled(futures: list[PrefectFuture[ArtifactRef]]) -> None:
     """Waits for all; raises the error of the first that failed, not of one that only waited for it."""
-    wait(futures)
+    finished(futures)
     for future in futures:
         if future.state.is_failed() or future.state.is_crashed():
             future.result()

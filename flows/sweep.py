@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prefect import flow
-from prefect.futures import wait
 
 from featcx_core.errors import InputError
 from featcx_core.specs import RunSpec, SweepSpec
@@ -16,7 +15,7 @@ from flows.analyze import Refs, analysed
 from flows.grid import in_words, points, short
 from flows.preflight import check, numerics_for
 from flows.recipes import Submit, told, whole_sweep
-from flows.running import Submitter, new_env, nothing_left, task_runner
+from flows.running import Submitter, finished, new_env, nothing_left, task_runner
 from tasks import present
 from tasks.engine import Env
 from tasks.progress import counts
@@ -45,7 +44,7 @@ def run_sweep(spec: SweepSpec, env: Env) -> Swept:
     """
     submit, grid = Submitter(env), points(spec)
     recipes = whole_sweep(submit, {name: (point, numerics_for(point)) for name, point in grid.items()})
-    wait(submit.futures)
+    finished(submit.futures)
     errors = {name: error for name, recipe in recipes.items() if (error := submit.failure(recipe.report))}
     if len(errors) == len(grid):
         raise next(iter(errors.values()))

@@ -107,8 +107,7 @@ class StoreCache(CachePolicy):
         self, task_ctx: Any, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
     ) -> str | None:
         """The stage's name and key, which is also the record's file name."""
-        importlib.import_module(self.module)  # a worker process has not met this stage before its first task
-        stage, env = STAGES[self.stage], inputs["env"]
+        stage, env = stage_of(self.module, self.stage), inputs["env"]
         arguments = {name: value for name, value in inputs.items() if name != "env"}
         key, store = stage.key(arguments), Store(env.store)
         record = records(store) / f"{stage.name}-{key}"
@@ -128,6 +127,12 @@ def records(store: Store) -> Path:
 STAGES: dict[str, Stage] = {}
 
 
+def stage_of(module: str, name: str) -> Stage:
+    """The stage that a module declares. Processes find it so, by name: a stage that travelled would have lost its file."""
+    importlib.import_module(module)
+    return STAGES[name]
+
+
 class Stage:
     """A stage of the DAG: a body, its key, and the Prefect task around it.
 
@@ -142,18 +147,20 @@ class Stage:
         self.body, self.name, self.label, self.computes = body, name, label, computes
         STAGES[name] = self
 
-        @functools.wraps(body)
+        module = body.__module__
+
         def run(*, env: Env, **arguments: Any) -> ArtifactRef:
-            return execute(STAGES[name], arguments, env)
+            return execute(stage_of(module, name), arguments, env)
 
         own = list(inspect.signature(body).parameters.values())[1:]
         env = inspect.Parameter("env", inspect.Parameter.KEYWORD_ONLY, annotation=Env)
+        run.__name__, run.__doc__ = body.__name__, body.__doc__
         run.__signature__ = inspect.Signature([env, *own])  # type: ignore[attr-defined]
         run.__annotations__ = {}
         self.task: Task[..., ArtifactRef] = Task(
             run,
             name=name,
-            cache_policy=StoreCache(stage=name, module=body.__module__),
+            cache_policy=StoreCache(stage=name, module=module),
             persist_result=True,
             result_serializer="json",
             log_prints=False,

@@ -14,7 +14,7 @@ from featcx_core.specs import RunSpec
 from featcx_core.store import ArtifactRef
 from flows.embedded import PrefectServer, prepare_environment, reporting_to
 from flows.processes import ProcessPool
-from flows.running import Submitter, new_env, settled
+from flows.running import Submitter, finished, new_env, settled
 from tasks.engine import Work, stage
 
 
@@ -30,6 +30,12 @@ def link(work: Work, *, number: int, awaited: int | None, before: ArtifactRef | 
     return {}
 
 
+@stage("broken", computes=False)
+def broken(work: Work, *, before: ArtifactRef | None) -> dict[str, object]:
+    """Fails."""
+    raise RuntimeError("the chain broke")
+
+
 @flow(name="chains")
 def chains(spec: RunSpec, store: str) -> None:
     """Links 0, 1, 2, 3 in a chain, the first of which waits for link 4."""
@@ -38,6 +44,25 @@ def chains(spec: RunSpec, store: str) -> None:
         before = submit(link, number=number, awaited=None if number else 4, before=before)
     submit(link, number=4, awaited=None, before=None)
     settled(submit.futures)
+
+
+@flow(name="failing")
+def failing(spec: RunSpec, store: str) -> list[str]:
+    """A chain whose first stage fails, and a link beside it: what each stage's failure is taken to be."""
+    submit = Submitter(new_env(spec, Path(store)))
+    first = submit(broken, before=None)
+    second = submit(link, number=1, awaited=None, before=first)
+    third = submit(link, number=2, awaited=None, before=second)
+    beside = submit(link, number=3, awaited=None, before=None)
+    finished(submit.futures)
+    return [repr(submit.failure(future)) for future in (first, second, third, beside)]
+
+
+def main_failing(store: str) -> None:
+    """Prints what the failing flow told."""
+    prepare_environment(debug=False)
+    with PrefectServer() as server, reporting_to(server.url()):
+        print(json.dumps(failing.with_options(task_runner=ProcessPool(max_workers=2))(RunSpec(), store)))
 
 
 def main(store: str) -> None:

@@ -12,6 +12,7 @@ from flows.processes import can_fork
 from tests.e2e.conftest import clean_environment
 
 ROOT = Path(__file__).parents[2]
+QUIET = {"PREFECT_LOGGING_LEVEL": "CRITICAL", "PREFECT_LOGGING_TO_API_ENABLED": "false"}  # these import prefect first
 ENTERED = """
 import os, time
 from flows.processes import ProcessPool
@@ -29,7 +30,7 @@ def test_chains_run_side_by_side_in_forked_processes(tmp_path: Path) -> None:
     (tmp_path / "flows").mkdir()
     (tmp_path / "flows" / "__init__.py").touch()
     script = f"from tests.flows.chained_stages import main; main({str(tmp_path / 'store')!r})"
-    own = clean_environment() | {"PYTHONPATH": str(ROOT)}
+    own = clean_environment() | QUIET | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-P", "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, env=own, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
@@ -40,6 +41,18 @@ def test_chains_run_side_by_side_in_forked_processes(tmp_path: Path) -> None:
     assert imported == {True}
     assert len(parents) == 1  # the one that they were forked from
     assert (told["flow"] in parents) != can_fork()
+
+
+def test_of_a_chain_that_breaks_the_first_failure_is_told(tmp_path: Path) -> None:
+    """Stages that only waited for it never run, and what stands beside it does."""
+    script = f"from tests.flows.chained_stages import main_failing; main_failing({str(tmp_path / 'store')!r})"
+    command = [sys.executable, "-c", script]
+    own = clean_environment() | QUIET
+    done = subprocess.run(command, capture_output=True, text=True, env=own, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    cause = "RuntimeError('the chain broke')"
+    assert json.loads(done.stdout.splitlines()[-1]) == [cause, cause, cause, "None"]
+    assert [path.parent.parent.name for path in (tmp_path / "store").glob("*/*/manifest.json")] == ["link"]
 
 
 def test_the_processes_end_with_a_killed_run() -> None:
