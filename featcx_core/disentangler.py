@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from featcx_core.data import Augmented
 from featcx_core.fit import FitResult, Training, fit, reproduce
+from featcx_core.normed import norm_add_relu
 from featcx_core.specs import ScheduleSpec
 from featcx_core.split import Shape
 
@@ -32,7 +33,7 @@ class Block(nn.Module):
         if self.added:
             before = self.added // 2
             shortcut = F.pad(shortcut, (0, 0, 0, 0, before, self.added - before))
-        return F.relu(self.norm(self.conv(x)) + shortcut)
+        return norm_add_relu(self.norm, self.conv(x), shortcut)
 
 
 def _every(x: Tensor, stride: int) -> Tensor:
@@ -103,9 +104,11 @@ class Disentangler(nn.Module):
 
     def body(self, x: Tensor) -> Tensor:
         """The last stage's output, (n, 4·width, H, W)."""
-        x = self.stem(x)
-        for stage in self.stages:
-            x = stage(x)
+        conv, norm, _, *pool = self.stem
+        assert isinstance(norm, nn.BatchNorm2d)
+        x = norm_add_relu(norm, conv(x))
+        for layer in (*pool, *self.stages):
+            x = layer(x)
         return x if x.shape[-2:] == self.out_shape[1:] else self.resize(x)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -18,7 +18,11 @@ ROOT = Path(__file__).parent
 PLUMBING = frozenset({"specs", "errors", "store", "prune", "keys", "__init__"})
 # Modules beside a stage's own that run it and change no result either.
 RUNNING = frozenset({"engine", "progress", "devices", "__init__"})
-DATA = {"report": "templates", "coalitions": "coalitions.cpp"}  # module → file, or folder of files, that it reads
+DATA = {
+    "report": "templates",
+    "coalitions": "coalitions.cpp",
+    "normed": "normed.cpp",
+}  # module → file, or folder of files, that it reads
 _PARSER = threading.Lock()
 
 

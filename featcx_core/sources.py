@@ -23,6 +23,7 @@ from featcx_core.specs import DatasetSpec, nearest
 from featcx_core.split import Shape
 
 Progress = Callable[[int, int], None]
+DECODED = 125  # images that a thread decodes in a turn
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 
 
@@ -396,9 +397,17 @@ def _blobs(column: object) -> list[bytes | None]:
 
 
 def _decode_all(blobs: list[bytes | None] | list[bytes], names: list[str], size: int | None) -> list[np.ndarray]:
-    """Decodes in threads; Pillow lets go of the interpreter lock while it decodes."""
+    """Decodes in threads, some images a turn; Pillow lets go of the interpreter lock while it decodes.
+
+    Of small images a turn each would cost as much as the decoding: with 16 threads 218 against 151 µs an image of 32×32.
+    """
+
+    def turn(start: int) -> list[np.ndarray]:
+        rows = slice(start, start + DECODED)
+        return [_decode(blob, name, size) for blob, name in zip(blobs[rows], names[rows], strict=True)]
+
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(_decode, blobs, names, [size] * len(names)))
+        return [image for images in pool.map(turn, range(0, len(names), DECODED)) for image in images]
 
 
 def _decode(blob: bytes | None, name: str, size: int | None) -> np.ndarray:
