@@ -165,7 +165,7 @@ class Augmented:
 
     def take(self, drawn: Tensor) -> tuple[Tensor, Tensor]:
         """(normalised float32 images (b, C, H, W) in channels-last layout, labels (b,)) of what was drawn."""
-        chosen, top, left, mirrored = drawn.to(self.device)[:, :, None]
+        chosen, top, left, mirrored = drawn.to(self.device, non_blocking=True)[:, :, None]
         _, height, width = self.data.shape
         rows, across = (torch.arange(size, device=self.device) for size in (height, width))
         columns = left + torch.where(mirrored > 0, across.flip(0), across)

@@ -154,11 +154,13 @@ def fit(
         for step in range(start, total):
             step_seed = derive_seed(seed, "step", step)
             drawn = data.draw(order.positions(step), generator(step_seed))
+            if device.type == "cuda":
+                drawn = drawn.pin_memory()  # a copy from other memory waits for the step before
             _set_rate(optimiser, rate_at(schedule, step / max(1, total - 1)))
             if noisy:
                 random = Seeded(step_seed, device)
                 value = update(drawn, random)
-                noisy = random.drew
+                noisy = random.drew or step > start
             else:
                 value = advance(drawn)
             if after_step is not None:

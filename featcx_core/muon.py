@@ -31,7 +31,9 @@ class Muon(torch.optim.Adam):
                 for p in kernels:
                     assert p.grad is not None
                     state = self.state[p]
-                    momentum = state.setdefault("momentum", torch.zeros_like(p)).lerp_(p.grad, 1 - self.MOMENTUM)
+                    if "momentum" not in state:
+                        state["momentum"] = torch.zeros_like(p)
+                    momentum = state["momentum"].lerp_(p.grad, 1 - self.MOMENTUM)
                     steps.append(p.grad.lerp(momentum, self.MOMENTUM).flatten(1))
                     p.grad = None  # Adam's own step below leaves out what has no gradient
                 stacked = _orthogonalised(torch.stack(steps)).unflatten(2, shape[1:])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
+import threading
 from collections.abc import Callable, Iterator
 
 import torch
@@ -16,13 +18,19 @@ WARM = 2  # updates run as they are: libraries load, optimisers make their state
 log = logging.getLogger(__name__)
 
 
+_CAPTURING = threading.Lock()  # torch allows one capture at a time in a process
+
+
 class Replayed:
-    """`update(drawn)` → loss, captured once and then replayed on whatever is drawn for it, a small tensor on the CPU.
+    """`update(drawn)` → loss, captured once and then replayed on whatever is drawn for it, a small pinned tensor.
 
     All else that changes from step to step must lie in tensors on the GPU (the learning rate too), all drawn must have one
     shape, and no random numbers may be drawn inside. The kernels are those of the update itself, so the bytes are the same.
-    An update that cannot be captured, since a net of the user's own waits for the device, is run as it is.
+    An update that cannot be captured, since a net of the user's own waits for the device, is run as it is, and so are all
+    later ones of the process: after an error torch's allocator may take the capture to be still under way.
     """
+
+    possible = True
 
     def __init__(self, update: Update) -> None:
         self.update, self.done = update, 0
@@ -32,10 +40,12 @@ class Replayed:
         """The loss of this update, valid until the next one."""
         self.done += 1
         if self.done == WARM + 1:
-            self._capture(drawn)
+            with _CAPTURING:
+                if Replayed.possible:
+                    self._capture(drawn)
         if self.graph is None:
             return self.update(drawn)
-        self.drawn.copy_(drawn.pin_memory(), non_blocking=True)  # else Python would wait for the update before
+        self.drawn.copy_(drawn, non_blocking=True)
         self.graph.replay()
         return self.loss
 
@@ -49,25 +59,39 @@ class Replayed:
                 self.loss = self.update(self.drawn)
             self.graph = graph
         except RuntimeError as error:
-            generator.graphsafe_set_state(
-                untouched
-            )  # else it takes itself to be in a capture, and draws nothing any more
-            log.warning("This net's training cannot be captured as a CUDA graph (%s); it runs kernel by kernel.", error)
+            # Else the generator, too, would take itself to be in a capture, and draw nothing any more.
+            generator.graphsafe_set_state(untouched)
+            Replayed.possible = False
+            log.warning(
+                "A training step could not be captured as a CUDA graph (%s); this process trains kernel by kernel.",
+                error,
+            )
 
 
 @contextlib.contextmanager
 def own_stream(device: torch.device) -> Iterator[None]:
-    """Runs the block's kernels on a stream of its own, as capturing needs, with algorithms that give the same bytes again.
-
-    Nothing on a CPU.
-    """
+    """Runs the block's kernels on a stream apart from the default one, as capturing needs. Nothing on a CPU."""
     if device.type != "cuda":
         yield
         return
-    torch.backends.cudnn.deterministic = True  # for good: threads share it, so none may put it back
+    reproducible(device)
     with torch.cuda.device(device):
-        outer, inner = torch.cuda.current_stream(), torch.cuda.Stream()
+        outer, inner = torch.cuda.current_stream(), _stream(torch.cuda.current_device())
         inner.wait_stream(outer)
-        with torch.cuda.stream(inner):
-            yield
-        outer.wait_stream(inner)
+        try:
+            with torch.cuda.stream(inner):
+                yield
+        finally:
+            outer.wait_stream(inner)
+
+
+@functools.cache
+def _stream(gpu: int) -> torch.cuda.Stream:
+    """One for all trainings of a GPU, which follow one another: what one frees the next can use."""
+    return torch.cuda.Stream(gpu)
+
+
+def reproducible(device: torch.device) -> None:
+    """Has cuDNN take the algorithms that give the same bytes again; for good, since all threads share the setting."""
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = True

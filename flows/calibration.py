@@ -171,8 +171,10 @@ class Rates:
                 if time.monotonic() < end:
                     self._time(step, device, end)
             self.products = self.products or products_rate(device)
-            quiet = os.getloadavg()[0] < places  # else other programs would be timed
-            if self.beside is None and places > 1 and quiet and (small := self._quick(wanted)) is not None:
+            cores = (
+                self.kind == "cpu" and os.getloadavg()[0] < places > 1
+            )  # a GPU is leased whole; busy cores tell nothing
+            if self.beside is None and cores and (small := self._quick(wanted)) is not None:
                 self.beside = slowdown(small, device, self.threads, EACH)
         self.met |= set(map(label, wanted))
         self.keep()

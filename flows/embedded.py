@@ -34,6 +34,7 @@ QUIET = {
 }
 
 
+LOGS = "PREFECT_LOGGING_TO_API_ENABLED"
 SERVER = Path(__file__).with_name("temporary_server.py")
 
 
@@ -41,10 +42,6 @@ def prepare_environment(debug: bool) -> None:
     """Sets what Prefect reads on import; what the user has set stays. Call before importing prefect."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    if "PREFECT_API_URL" not in os.environ:
-        os.environ.setdefault(
-            "PREFECT_LOGGING_TO_API_ENABLED", "false"
-        )  # a server that ends with the run keeps no logs
     if debug:
         os.environ["PREFECT_LOGGING_LEVEL"] = "INFO"
 
@@ -68,6 +65,7 @@ class PrefectServer:
             answering(self.own)
         else:
             os.environ.setdefault("PREFECT_HOME", self.folder.name)
+            os.environ.setdefault(LOGS, "false")  # nobody reads those of a server that ends with the run
             self.starting = ThreadPoolExecutor(1).submit(self._start)
         return self
 
@@ -79,7 +77,7 @@ class PrefectServer:
         if self.process is not None:
             told_all()
             self._end()
-            for name in ("PREFECT_API_URL", "PREFECT_API_DATABASE_CONNECTION_URL"):
+            for name in ("PREFECT_API_URL", "PREFECT_API_DATABASE_CONNECTION_URL", LOGS):
                 os.environ.pop(name, None)
         self.folder.cleanup()
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def steps_taken(step: Step, device: str, limit: float, wall: bool = False) -> float:
-    """Seconds of a step: the loop that trains runs on random images for about `limit` seconds, after two steps unseen.
+    """Seconds of a step: the loop that trains runs on random images for about `limit` seconds, after some steps unseen.
 
     With one thread on a CPU they are the thread's own, else those of the clock on the wall.
     """
@@ -24,18 +24,20 @@ def steps_taken(step: Step, device: str, limit: float, wall: bool = False) -> fl
     from featcx_core.data import Augmented, Dataset
     from featcx_core.distillation import soft_labels
     from featcx_core.fit import cross_entropy, fit, reproduce
+    from featcx_core.replay import WARM
     from featcx_core.specs import Numerics, ScheduleSpec
 
     place, began, end, done = torch.device(device), 0.0, 0.0, 0
+    unseen = 2 if place.type == "cpu" else WARM + 2  # the last of them captures the step
     clock = time.perf_counter if wall else _clock(place)
     net = step.net.build().to(place)
 
     def tick() -> None:
         nonlocal began, end, done
         done += 1
-        if done == 2 or (done > 2 and time.monotonic() > end):
-            _wait(place)
-            if done > 2:
+        _wait(place)  # what is only queued takes no time
+        if done == unseen or (done > unseen and time.monotonic() > end):
+            if done > unseen:
                 raise _Enough
             began, end = clock(), time.monotonic() + limit
 
@@ -61,7 +63,7 @@ def steps_taken(step: Step, device: str, limit: float, wall: bool = False) -> fl
         with contextlib.suppress(_Enough):
             numerics = Numerics(precision=step.precision)
             fit(net, Augmented(data, rows, place), loss, schedule, seed=0, numerics=numerics, after_step=tick)
-    return (clock() - began) / (done - 2)
+    return (clock() - began) / (done - unseen)
 
 
 class _Enough(Exception):

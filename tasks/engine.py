@@ -81,7 +81,7 @@ class Work:
 
     def checkpoint(self) -> Any:
         """Where a training saves itself and resumes from; removed when the stage is published."""
-        from featcx_core.fit import Checkpoint
+        from featcx_core.checkpoint import Checkpoint
 
         folder = checkpoint_folder(self.store, self.stage, self.key)
         return Checkpoint(folder, self.key, self.checkpoint_seconds)
@@ -154,7 +154,7 @@ class Stage:
 
         own = list(inspect.signature(body).parameters.values())[1:]
         env = inspect.Parameter("env", inspect.Parameter.KEYWORD_ONLY, annotation=Env)
-        run.__name__, run.__doc__ = body.__name__, body.__doc__
+        run.__name__, run.__qualname__, run.__doc__ = body.__name__, body.__qualname__, body.__doc__
         run.__signature__ = inspect.Signature([env, *own])  # type: ignore[attr-defined]
         run.__annotations__ = {}
         self.task: Task[..., ArtifactRef] = Task(
@@ -231,8 +231,11 @@ def _fill(
 ) -> dict[str, Any]:
     import torch
 
+    from featcx_core.replay import reproducible
+
     torch.set_num_threads(env.threads)
     device = torch.device(held.device if held else "cpu")
+    reproducible(device)
     started, clock = datetime.now(UTC), time.perf_counter()
     work = Work(folder, store, device, progress, key, stage.name, env.checkpoint_seconds)
     with settled_allocator():

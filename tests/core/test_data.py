@@ -1,5 +1,6 @@
 """Splits, subsets, augmentation and normalisation of data sets in memory."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from featcx_core.data import Augmented, Dataset, balanced_subset, check_samples, stratified_split
 from featcx_core.errors import InputError
+from featcx_core.seeds import Seeded
 
 CPU = torch.device("cpu")
 
@@ -187,3 +189,31 @@ def test_save_and_load(digits, tmp_path):
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     loaded.save(tmp_path)
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_what_is_drawn_is_a_small_tensor_of_integers(digits, flip):
+    data = Augmented(dataclasses.replace(digits, flip=flip), digits.pool)
+    chosen = torch.tensor([5, 0, 3, 3])
+    drawn = data.draw(chosen, torch.Generator().manual_seed(1))
+    assert (drawn.dtype, drawn.shape, drawn.device.type) == (torch.int64, (4, 4), "cpu")
+    assert torch.equal(drawn[0], chosen)
+    assert drawn[1:3].min() >= 0
+    assert drawn[1:3].max() <= 2 * digits.crop
+    assert set(drawn[3].tolist()) <= ({0, 1} if flip else {0})
+    other = Augmented(dataclasses.replace(digits, flip=not flip), digits.pool)
+    assert torch.equal(other.draw(chosen, torch.Generator().manual_seed(1))[:3], drawn[:3])
+    images, labels = data.take(drawn)
+    again, same = data.batch(chosen, torch.Generator().manual_seed(1))
+    assert torch.equal(images, again)
+    assert torch.equal(labels, same)
+
+
+def test_seeded_tells_whether_numbers_were_drawn():
+    with Seeded(3, torch.device("cpu")) as quiet:
+        torch.randn(2, generator=torch.Generator())
+    with Seeded(3, torch.device("cpu")) as noisy:
+        first = torch.rand(2)
+    with Seeded(3, torch.device("cpu")):
+        assert torch.equal(torch.rand(2), first)
+    assert (quiet.drew, noisy.drew) == (False, True)

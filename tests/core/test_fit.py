@@ -103,6 +103,23 @@ def test_it_leaves_the_global_generator_alone(data, kind):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_a_step_that_draws_nothing_does_not_end_the_seeding(data):
+    """A net that drops parts by chance, on all steps but one."""
+    nets = []
+    for noise in (1, 2):
+        net, steps = fresh(), []
+
+        def loss(forward, images, labels, net=net, steps=steps):
+            steps.append(1)
+            net.functional = 0.0 if len(steps) == 3 else 0.5
+            return cross_entropy(forward, images, labels)
+
+        torch.manual_seed(noise)
+        fit(net, data, loss, SHORT, seed=0)
+        nets.append(net.state_dict())
+    assert same(*nets)
+
+
 class Stop(Exception):
     pass
 

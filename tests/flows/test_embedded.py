@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from flows import embedded
 from tests.e2e.conftest import clean_environment
 
 RUN = """
@@ -86,3 +87,20 @@ def test_bad_input_leaves_the_template(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=own, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert template.exists()
+
+
+def test_prefect_tells_all_while_its_server_is_there(monkeypatch):
+    """Afterwards it would try to reach it for a minute."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    drained = []
+    for worker in (APILogWorker, EventsWorker):
+        monkeypatch.setattr(worker, "drain_all", lambda *, name=worker.__name__, timeout: drained.append(name))
+    server = embedded.PrefectServer()
+    monkeypatch.setattr(server, "_end", lambda: drained.append("end"))
+    server.process = subprocess.Popen(["true"])
+    server.__exit__()
+    server.process.wait()
+    assert sorted(drained[:2]) == ["APILogWorker", "EventsWorker"]
+    assert drained[2:] == ["end"]

@@ -51,7 +51,7 @@ def test_of_a_chain_that_breaks_the_first_failure_is_told(tmp_path: Path) -> Non
     done = subprocess.run(command, capture_output=True, text=True, env=own, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     cause = "RuntimeError('the chain broke')"
-    assert json.loads(done.stdout.splitlines()[-1]) == [cause, cause, cause, "None"]
+    assert json.loads(done.stdout.splitlines()[-1]) == [cause, cause, cause, "None", "the chain broke"]
     assert [path.parent.parent.name for path in (tmp_path / "store").glob("*/*/manifest.json")] == ["link"]
 
 

@@ -1,10 +1,5 @@
 """Analyses on a GPU against the same on the CPU, and a whole run."""
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import nn
@@ -21,6 +16,7 @@ from featcx_core.shapley import coalition_losses
 from featcx_core.shapley_sampling import sampled_shapley_values
 from featcx_core.specs import ScheduleSpec
 from featcx_core.targets import TargetNet
+from tests.e2e.conftest import featcx
 
 GPU = torch.device("cuda")
 
@@ -142,23 +138,11 @@ def test_extraction_and_reliability(mnist, nets, tmp_path):
         assert frames["cuda"][column].to_numpy() == pytest.approx(frames["cpu"][column].to_numpy(), rel=0.02, abs=1e-3)
 
 
-def featcx(*arguments, store):
-    told = store.parent / "told.json"
-    command = [sys.executable, "-c", "from flows.cli import main; main()", *arguments]
-    done = subprocess.run(
-        [*command, "--store", str(store), "--json", str(told)],
-        capture_output=True,
-        text=True,
-        env={name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "FEATCX"))},
-    )
-    assert done.returncode == 0, done.stderr + done.stdout
-    return json.loads(told.read_text())
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("runner", ["threads", "processes"])
 def test_a_whole_run_and_all_of_it_cached(tmp_path, runner):
-    first = featcx("run", "digits", "--device", "cuda", "--runner", runner, store=tmp_path / "store")
-    assert first["stages"]["run"] > 50
-    assert first["target"]["test_accuracy"] > 0.6
-    again = featcx("run", "digits", "--device", "cuda", "--runner", runner, store=tmp_path / "store")
-    assert again["stages"] == {"run": 0, "cached": sum(first["stages"].values())}
+    command = ["run", "digits", "--device", "cuda", "--runner", runner, "--store", str(tmp_path / "store")]
+    first, again = (featcx(*command, json_file=tmp_path / f"{i}.json") for i in range(2))
+    assert first.json["stages"]["run"] > 50
+    assert first.json["target"]["test_accuracy"] > 0.6
+    assert again.json["stages"] == {"run": 0, "cached": sum(first.json["stages"].values())}
