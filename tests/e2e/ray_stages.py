@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -42,16 +41,14 @@ def everywhere(spec: RunSpec, store: str, shards: int) -> None:
     settled(submit.futures)
 
 
-if __name__ == "__main__":
+def main(store: str, shards: int) -> None:
+    """Places the shards by Ray and prints what they told."""
     import ray
 
     prepare_environment(debug=False)
     spec = RunSpec(runtime=RuntimeSpec(runner="ray"))
     with PrefectServer() as server, reporting_to(server.url()):
         ray.init(num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False)
-        everywhere.with_options(task_runner=task_runner(spec))(spec, sys.argv[1], int(sys.argv[2]))
-    found = [
-        json.loads((Store(sys.argv[1]).root / "where" / m["key"] / "where.json").read_text())
-        for m in Store(sys.argv[1]).manifests()
-    ]
-    print(json.dumps(found))
+        everywhere.with_options(task_runner=task_runner(spec))(spec, store, shards)
+    root, manifests = Store(store).root, Store(store).manifests()
+    print(json.dumps([json.loads((root / "where" / m["key"] / "where.json").read_text()) for m in manifests]))

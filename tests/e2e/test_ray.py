@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 def test_shards_that_run_at_once_see_different_gpus(tmp_path: Path) -> None:
     """Ray is told of two GPUs, which this machine need not have: it hands out their numbers all the same."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.e2e.ray_stages", str(tmp_path / "store"), "2"],
+        [sys.executable, "-c", f"from tests.e2e.ray_stages import main; main({str(tmp_path / 'store')!r}, 2)"],
         capture_output=True,
         text=True,
         env=clean_environment() | {"PYTHONPATH": str(ROOT)},

@@ -39,7 +39,7 @@ def page(service: Service) -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
         opened = browser.new_page(viewport={"width": 1200, "height": 900})
-        opened.set_default_timeout(20_000)
+        opened.set_default_timeout(60_000)  # two cores may be busy with a run
         yield opened
         browser.close()
 
