@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Unpack
 
@@ -79,6 +80,24 @@ def second_moment(psi: Forward, batches: Sequence[Tensor]) -> Tensor:
     return total / count
 
 
+class _Adam:
+    """Adam of one small tensor (Kingma and Ba 2015, arXiv:1412.6980), at half of what torch.optim's bookkeeping takes."""
+
+    BETAS, EPSILON = (0.9, 0.999), 1e-8
+
+    def __init__(self, like: Tensor) -> None:
+        self.mean, self.square, self.steps = torch.zeros_like(like), torch.zeros_like(like), 0
+
+    def step(self, value: Tensor, grad: Tensor, rate: float) -> None:
+        """Moves `value` against its gradient, in place."""
+        (first, second), self.steps = self.BETAS, self.steps + 1
+        self.mean.lerp_(grad, 1 - first)
+        self.square.mul_(second).addcmul_(grad, grad, value=1 - second)
+        spread = self.square.sqrt().div_(math.sqrt(1 - second**self.steps)).add_(self.EPSILON)
+        value.addcdiv_(self.mean, spread, value=-rate / (1 - first**self.steps))
+
+
+@torch.no_grad()
 def fit_cycle(
     second_moment: Tensor,
     maps: Sequence[Tensor],
@@ -117,24 +136,23 @@ def fit_cycle(
     if start is None:
         bound, rng = [len(m) ** -0.5 for m in maps], generator(seed)
         start = [(2 * torch.rand(channels, len(m), generator=rng) - 1) * b for m, b in zip(maps, bound, strict=True)]
-    h = torch.stack([nn.functional.pad(m.to(sigma), (0, widest - m.shape[1])) for m in start]).requires_grad_()
-    optimiser = torch.optim.Adam([h], lr=lr, fused=True)
+    h = torch.stack([nn.functional.pad(m.to(sigma), (0, widest - m.shape[1])) for m in start])
+    adam, back = _Adam(h), g.mT.contiguous()
     epochs = max(1, round(steps / (32 * rounds)))
     total, done = epochs * rounds * 32, 0
     for epoch in range(epochs):
-        optimiser.param_groups[0]["lr"] = lr * (lr_end / lr) ** (epoch / max(1, epochs - 1))
+        rate = lr * (lr_end / lr) ** (epoch / max(1, epochs - 1))
         for r in range(rounds):
             for _ in range(32):
-                with torch.no_grad():
-                    there_and_back = h @ g
-                    root = torch.linalg.matrix_power(there_and_back.mean(0), r)
-                    moment = root @ sigma @ root.T
-                    h.grad = (2 / channels) * ((there_and_back - identity) @ moment @ g.mT)
-                optimiser.step()
+                there_and_back = torch.bmm(h, g)
+                root = torch.linalg.matrix_power(there_and_back.mean(0), r)
+                moment = root @ sigma @ root.T
+                errors = (there_and_back - identity).view(-1, channels)  # one product for all k
+                adam.step(h, torch.bmm((errors @ moment).view_as(there_and_back), back).mul_(2 / channels), rate)
             done += 32
         if on_step is not None:
             on_step(done, total)
-    return [part[:, : len(m)] for part, m in zip(h.detach(), maps, strict=True)]
+    return [part[:, : len(m)] for part, m in zip(h, maps, strict=True)]
 
 
 def reliable_map(maps: Sequence[Tensor], back: Sequence[Tensor], rounds: int) -> Tensor:
