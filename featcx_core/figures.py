@@ -169,8 +169,8 @@ def _unstable(axis: Axes, theme: Theme, x: float, row: dict[Any, Any]) -> None:
         "markeredgewidth": 1.8,
     }
     axis.plot(x, held, "o" if held == value else "^" if value > held else "v", **style)
-    if held != value:
-        write(axis, theme, x, held, percent(value), (8, 0), va="center", color=theme.alarm)
+    if held != value:  # far from the scale; a short number stays clear of the next order's bar
+        write(axis, theme, x, held, f"{value:.0%}".replace("-", "−"), (8, 0), va="center", color=theme.alarm)
     words = "unstable: φ(seen) < 3 standard errors" + ("" if bounded else "; interval unbounded")
     axis.plot([], [], "o", linestyle="-" if bounded else "--", label=words, **style)
 

@@ -191,7 +191,7 @@ def test_overfitting_draws_what_is_unstable_open_and_says_so():
     np.testing.assert_allclose(bars[1].get_ydata(), axis.get_ylim())
     texts = [text.get_text() for text in axis.texts]
     assert any(text.startswith("no reading") for text in texts)
-    assert {"60.0%", "−200.0%"} <= set(texts)
+    assert {"60%", "−200%"} <= set(texts)
     assert any("unstable" in text and "unbounded" in text for text in labels(figure))
 
 

@@ -17,6 +17,7 @@ from featcx_core.reliability import Trunk
 from featcx_core.seeds import seeded
 from featcx_core.specs import Numerics, ScheduleSpec
 from featcx_core.targets import TargetNet
+from tests.core.test_fit import Stop, interrupt, same
 
 GPU = torch.device("cuda")
 SCHEDULE = ScheduleSpec(draws=30 * 32, batch=32, lr=2e-3, lr_end=1e-4)
@@ -64,10 +65,6 @@ def replays(monkeypatch):
     return calls
 
 
-def same(one, other):
-    return all(torch.equal(value, other[name]) for name, value in one.items())
-
-
 @pytest.mark.parametrize("schedule", [SCHEDULE, MUON, SCHEDULE.model_copy(update={"weight_decay": 0.1})])
 @pytest.mark.parametrize("kind", ["target", "disentangler", "trunk"])
 def test_captured_or_not_the_bytes_are_the_same(mnist, data, kind, schedule, monkeypatch, replays):
@@ -79,21 +76,6 @@ def test_captured_or_not_the_bytes_are_the_same(mnist, data, kind, schedule, mon
     assert same(captured, plain)
     assert history == same_history
     assert history.loss[-1] < history.loss[0]
-
-
-class Stop(Exception):
-    pass
-
-
-def interrupt(after):
-    left = [after]
-
-    def count():
-        left[0] -= 1
-        if not left[0]:
-            raise Stop
-
-    return count
 
 
 @pytest.mark.parametrize("kind", ["disentangler", "dropout"])
