@@ -25,7 +25,7 @@ constexpr int LOW = 2;
 constexpr int LANES = 1 << LOW;  // one vector holds a total of each subset; twice as many fit the registers
 constexpr int PLAYERS = 8;       // at most, as many as ROOT in coalitions.py
 constexpr int CHUNK = 64 / LANES;  // vectors of places at a time
-constexpr int64_t AHEAD = 512;  // floats in front of what is read, asked for early
+constexpr int64_t AHEAD = 512;     // floats in front of what is read, asked for early
 
 typedef float Vector __attribute__((vector_size(4 * LANES)));
 
@@ -77,21 +77,23 @@ struct Channel {
     Vector lower[LOW * CHUNK] = {};             // the first components; zeros where there are fewer
     Vector upper[1 << (PLAYERS - LOW)][CHUNK];  // residual + Σ of each subset of the others
 
-    void read(const float *const *parts, int players, int64_t offset, int64_t left) {
-        for (int i = 0; i < players && i < LOW; i++) copy(parts[i] + offset, left, lower + i * CHUNK);
-        copy(parts[players] + offset, left, upper[0]);
+    // At soon[i] + offset lies what is read of part i a little later.
+    void read(const float *const *parts, const float *const *soon, int players, int64_t offset, int64_t left) {
+        const auto take = [&](int i, Vector *to) { copy(parts[i] + offset, soon[i] + offset, left, to); };
+        for (int i = 0; i < players && i < LOW; i++) take(i, lower + i * CHUNK);
+        take(players, upper[0]);
         Vector part[CHUNK];
         for (int i = LOW, count = 1; i < players; i++, count *= 2) {
-            copy(parts[i] + offset, left, part);
+            take(i, part);
             for (int s = 0; s < count; s++)
                 for (int v = 0; v < CHUNK; v++) upper[count + s][v] = upper[s][v] + part[v];
         }
     }
 
     // Behind the last place stand zeros, which add nothing to a total.
-    [[gnu::always_inline]] static inline void copy(const float *from, int64_t left, Vector *to) {
+    [[gnu::always_inline]] static inline void copy(const float *from, const float *soon, int64_t left, Vector *to) {
         if (left >= CHUNK * LANES) {
-            for (int64_t v = 0; v < CHUNK; v++) __builtin_prefetch(from + AHEAD + v * LANES);
+            for (int64_t v = 0; v < CHUNK; v++) __builtin_prefetch(soon + v * LANES);
             std::memcpy(to, from, sizeof(Vector) * CHUNK);
         } else {
             std::memset(to, 0, sizeof(Vector) * CHUNK);
@@ -107,14 +109,21 @@ struct Channel {
     }
 };
 
-// Of one sample, whose parts' channels × places lie at `parts`: channels × 2^players, at least LANES of them.
-[[gnu::noinline]] void sample_totals(const float *const *parts, int players, int64_t channels, int64_t places,
-                                     Vector *totals) {
-    const int64_t blocks = players > LOW ? int64_t(1) << (players - LOW) : 1;
+// Of one sample, whose parts' channels × places lie at `parts` and the next sample's `strides` behind: channels ×
+// 2^players, at least LANES of them.
+[[gnu::noinline]] void sample_totals(const float *const *parts, const int64_t *strides, int players, int64_t channels,
+                                     int64_t places, Vector *totals) {
+    const int64_t blocks = players > LOW ? int64_t(1) << (players - LOW) : 1, size = channels * places;
+    const float *soon[PLAYERS + 1], *next[PLAYERS + 1];
+    for (int i = 0; i <= players; i++) {
+        soon[i] = parts[i] + AHEAD;
+        next[i] = soon[i] + strides[i] - size;
+    }
     Channel channel;
     for (int64_t c = 0; c < channels; c++, totals += blocks) {
         for (int64_t p = 0; p < places; p += CHUNK * LANES) {
-            channel.read(parts, players, c * places + p, places - p);
+            const int64_t offset = c * places + p;
+            channel.read(parts, offset + AHEAD < size ? soon : next, players, offset, places - p);
             for (int64_t s = 0; s < blocks; s++) totals[s] = p > 0 ? totals[s] + channel.totals(s) : channel.totals(s);
         }
     }
@@ -148,7 +157,7 @@ extern "C" void relu_totals(const float *const *parts, const int64_t *strides, i
         for (int64_t n = 0; n < samples; n++) {
             const float *sample[PLAYERS + 1];
             for (int64_t i = 0; i <= players; i++) sample[i] = parts[i] + n * strides[i];
-            sample_totals(sample, int(players), channels, places, totals.data());
+            sample_totals(sample, strides, int(players), channels, places, totals.data());
             for (int64_t s = 0; s < blocks; s++) {
                 float *to = out + n * subsets + s * LANES;
                 int64_t k = 0;

@@ -110,8 +110,8 @@ def _head_losses(parts: list[Tensor], labels: Tensor, head: nn.Module) -> Tensor
     losses = torch.empty(b, 2**players, device=labels.device)
     for start in range(0, 2**players, 2**low):
         subset_sums(members_sum(parts, start), parts[:low], sums)
-        found = cross_entropies(head(sums.flatten(0, 1)).T, labels.repeat(2**low))
-        losses[:, start : start + 2**low] = found.view(2**low, b).T
+        logits = head(sums.flatten(0, 1)).T.unflatten(1, (-1, b))
+        losses[:, start : start + 2**low] = cross_entropies(logits, labels).T
     return losses
 
 
