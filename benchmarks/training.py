@@ -76,9 +76,9 @@ def published_test(place: Scene, net: nn.Module, batch: int) -> float:
 
 
 def our_epoch(folder: str, blocks: int, width: int, batch: int = 128, warm: int = 5) -> float:
-    """Seconds of DRAWS samples in featcx's training loop; the first `warm` steps (compilation, capturing) are left out.
+    """Seconds of DRAWS samples in featcx's training loop; the first `warm` steps (capturing) are left out.
 
-    On a CPU the net is compiled; on a GPU, where DRAWS samples take hundredths of a second, ten times as many are timed.
+    On a GPU, where DRAWS samples take hundredths of a second, ten times as many are timed.
     Nothing is evaluated in between: residuals are measured once, at the end, by the components stage.
     """
     place, on_gpu = scene(folder), device().type == "cuda"
@@ -95,7 +95,7 @@ def our_epoch(folder: str, blocks: int, width: int, batch: int = 128, warm: int 
         reproduce(place.feature),
         ScheduleSpec(draws=(warm + steps) * batch, batch=batch),
         seed=0,
-        numerics=Numerics(precision=fast_precision(), compile=not on_gpu),
+        numerics=Numerics(precision=fast_precision()),
         after_step=tick,
     )
     return (clock[-1] - clock[warm - 1]) * DRAWS / (steps * batch)
