@@ -38,15 +38,20 @@ def save(
     done: int,
     history: Sequence[Any],
 ) -> None:
-    """Writes one file beside the old one and renames it over it, so a kill at any moment leaves a whole checkpoint."""
+    """Saves a training: its net, its optimiser and its running loss."""
     tensors = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
     for i, parameter in enumerate(_parameters(optimiser)):  # one that takes no part in the loss has no state
         state = optimiser.state.get(parameter, {})
         tensors |= {f"optimiser.{i}.{name}": value.contiguous() for name, value in state.items()}
+    write(checkpoint, tensors | {"running": running}, done, history)
+
+
+def write(checkpoint: Checkpoint, tensors: dict[str, Tensor], done: int, history: Sequence[Any] = ()) -> None:
+    """Writes one file beside the old one and renames it over it, so a kill at any moment leaves a whole checkpoint."""
     checkpoint.folder.mkdir(parents=True, exist_ok=True)
     fresh = checkpoint.folder / "checkpoint.partial"
     meta = {"key": checkpoint.key, "done": str(done), "history": json.dumps(history)}
-    save_file(tensors | {"running": running}, fresh, meta)
+    save_file(tensors, fresh, meta)
     with open(fresh, "rb") as file:
         os.fsync(file.fileno())
     fresh.rename(checkpoint.folder / "checkpoint.safetensors")
@@ -60,14 +65,9 @@ def resumed(
     checkpoint: Checkpoint, model: nn.Module, optimiser: torch.optim.Optimizer, running: Tensor
 ) -> tuple[int, list[Any]] | None:
     """Loads the checkpoint of this key into model, optimiser and running loss: (steps done, history), None without one."""
-    path = checkpoint.folder / "checkpoint.safetensors"
-    if not path.exists():
+    if (found := read(checkpoint)) is None:
         return None
-    with safe_open(path, "pt") as file:
-        meta = file.metadata()
-        if meta["key"] != checkpoint.key:
-            raise InputError(f"{path} is the checkpoint of another spec; remove it to train anew.")
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    tensors, done, history = found
     model.load_state_dict({n.removeprefix("model."): v for n, v in tensors.items() if n.startswith("model.")})
     running.copy_(tensors["running"])
     for i, parameter in enumerate(_parameters(optimiser)):
@@ -77,4 +77,21 @@ def resumed(
                 like = parameter if value.shape == parameter.shape else value  # for its layout
                 own = torch.empty_like(like, dtype=value.dtype, device=parameter.device)
                 optimiser.state[parameter][name.removeprefix(prefix)] = own.copy_(value)
-    return int(meta["done"]), json.loads(meta["history"])
+    return done, history
+
+
+def read(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], int, list[Any]] | None:
+    """(tensors, steps done, history) as `write` took them; None without a checkpoint.
+
+    Raises:
+        InputError: for the checkpoint of another key.
+    """
+    path = checkpoint.folder / "checkpoint.safetensors"
+    if not path.exists():
+        return None
+    with safe_open(path, "pt") as file:
+        meta = file.metadata()
+        if meta["key"] != checkpoint.key:
+            raise InputError(f"{path} is the checkpoint of another spec; remove it to train anew.")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    return tensors, int(meta["done"]), json.loads(meta["history"])

@@ -178,10 +178,14 @@ def shapley(frames: Frames) -> str:
     rows = records(frames, "effectiveness")
     seen, test = (sum(row[f"shapley_{kind}"] for row in rows) for kind in ("train", "test"))
     top, tied = top_row(rows, "shapley_train")
+    sampled = ""
+    if "shapley_train_sampling" in top:
+        worst = max(float(row[f"shapley_{kind}_sampling"]) for row in rows for kind in ("train", "test"))
+        sampled = f"; coalitions were sampled, which leaves a standard error of at most {number(worst)} nats an order"
     return (
         f"In this run the components together lower the loss by {number(seen)} nats on seen and {number(test)} nats on "
         f"test images, that of order {top['order']} most with {with_interval(top, 'shapley_train', number)} nats on seen "
-        f"images, {ranked(rows, tied)}."
+        f"images, {ranked(rows, tied)}{sampled}."
     )
 
 
@@ -258,9 +262,13 @@ def _paired(frames: Frames) -> str:
 def comparison(frames: Frames) -> str:
     """What each variant changed, by the adjusted p-values, and claim 5 of the paper."""
     frame = frames["comparison"]
-    parts = [f"{name.capitalize()}: {' '.join(changes(frame, name))}" for name in frame["variant"].unique()]
+    said = {
+        name: [text[0].lower() + text[1:].rstrip(".") for text in changes(frame, name)]
+        for name in frame["variant"].unique()
+    }
+    parts = [f"{name}: {', '.join(sentences)}" for name, sentences in said.items()]
     count = int(frame["adjusted_over"].iloc[0])
-    return f"In this run, p-values adjusted over {count} comparisons (Holm): {' '.join(parts)}"
+    return f"In this run, p-values adjusted over {count} comparisons (Holm), {'; '.join(parts)}."
 
 
 def reliability(frames: Frames) -> str:

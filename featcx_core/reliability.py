@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Unpack
 
 import pandas as pd
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from featcx_core.bootstrap import covariance, interval
+from featcx_core.checkpoint import Checkpoint, read, write
 from featcx_core.components import ComponentTable
 from featcx_core.data import Augmented
 from featcx_core.disentangler import Disentangler
@@ -68,7 +70,7 @@ def train_trunk(
 
 
 @torch.no_grad()
-def second_moment(psi: Forward, batches: Sequence[Tensor]) -> Tensor:
+def second_moment(psi: Forward, batches: Iterable[Tensor]) -> Tensor:
     """Σ = E[ψψᵀ] over samples and positions, float64 (C, C), from normalised images."""
     total, count = None, 0
     for images in batches:
@@ -108,6 +110,7 @@ def fit_cycle(
     lr_end: float = 1e-4,
     start: Sequence[Tensor] | None = None,
     seed: int = 0,
+    checkpoint: Checkpoint | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> list[Tensor]:
     """The maps back h_k that minimise Σ_r Σ_k ‖(h_k g_k − I) ψ_{r−1}‖², ψ_r = A ψ_{r−1}, A = (1/K) Σ_k h_k g_k.
@@ -125,6 +128,7 @@ def fit_cycle(
         second_moment: Σ (C, C).
         maps: g_k (C_k, C).
         start: h_k (C, C_k) to begin with, for instance of the previous depth; PyTorch's initial weights if None.
+        checkpoint: saved at the ends of epochs, at intervals by time; resumed from when its key is this one's.
 
     Returns:
         h_k (C, C_k), of Σ's type.
@@ -138,9 +142,13 @@ def fit_cycle(
         start = [(2 * torch.rand(channels, len(m), generator=rng) - 1) * b for m, b in zip(maps, bound, strict=True)]
     h = torch.stack([nn.functional.pad(m.to(sigma), (0, widest - m.shape[1])) for m in start])
     adam, back = _Adam(h), g.mT.contiguous()
-    epochs = max(1, round(steps / (32 * rounds)))
-    total, done = epochs * rounds * 32, 0
-    for epoch in range(epochs):
+    epochs, first, saved = max(1, round(steps / (32 * rounds))), 0, time.monotonic()
+    if checkpoint is not None and (found := read(checkpoint)) is not None:
+        state, first, _ = found
+        h, adam.mean, adam.square = (state[name].to(h) for name in ("h", "mean", "square"))
+    adam.steps = done = first * rounds * 32
+    total = epochs * rounds * 32
+    for epoch in range(first, epochs):
         rate = lr * (lr_end / lr) ** (epoch / max(1, epochs - 1))
         for r in range(rounds):
             for _ in range(32):
@@ -152,6 +160,9 @@ def fit_cycle(
             done += 32
         if on_step is not None:
             on_step(done, total)
+        if checkpoint is not None and time.monotonic() - saved > checkpoint.seconds and done < total:
+            write(checkpoint, {"h": h, "mean": adam.mean, "square": adam.square}, epoch + 1)
+            saved = time.monotonic()
     return [part[:, : len(m)] for part, m in zip(h, maps, strict=True)]
 
 

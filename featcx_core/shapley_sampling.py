@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from featcx_core.components import ComponentTable
 from featcx_core.errors import InputError
+from featcx_core.prefetch import read_ahead
 from featcx_core.seeds import derive_seed
 
 PERMUTATIONS = 64
@@ -71,7 +72,7 @@ def sampled_shapley_values(
         raise InputError(f"{permutations} permutations make no antithetic pairs; give an even number of at least 4.")
     head, found, start = head.to(device), [], 0
     columns = table.tensor_columns
-    for batch in table.batches([*columns, "label", "sample"], ROWS):
+    for batch in read_ahead(table.batches([*columns, "label", "sample"], ROWS)):
         maps = torch.stack([batch[name].float() for name in columns], 1).to(device)
         y = batch["label"] if labels is None else labels[start : start + len(maps)]
         orders = np.stack(
@@ -80,6 +81,12 @@ def sampled_shapley_values(
         found.append(_batch_values(maps, y.to(device), head, torch.from_numpy(orders).to(device)))
         start += len(maps)
     return SampledValues(*(torch.cat(columns).cpu() for columns in zip(*found, strict=True)))
+
+
+def sampling_errors(train: Tensor, test: Tensor) -> dict[str, np.ndarray]:
+    """Standard errors of the mean values by sampling orders alone, (L,) each, from those of the samples (n, L)."""
+    means = {"train": train, "test": test}
+    return {f"shapley_{name}_sampling": (e.square().sum(0).sqrt() / len(e)).numpy() for name, e in means.items()}
 
 
 def _batch_values(maps: Tensor, y: Tensor, head: nn.Module, orders: Tensor) -> tuple[Tensor, ...]:

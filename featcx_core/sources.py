@@ -422,7 +422,7 @@ def _decode(blob: bytes | None, name: str, size: int | None) -> np.ndarray:
                 f"{name}: the image has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits."
             )
         image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{name}: the image cannot be decoded ({error}); repair or drop it.") from error
     if size is not None:
         image = image.resize((size, size), Image.Resampling.BILINEAR)

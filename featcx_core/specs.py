@@ -78,7 +78,8 @@ class DisentanglerSpec(Spec):
     blocks: tuple[int, ...] = Field((1, 2, 4, 8), description="residual blocks a stage, rising; order = 3·blocks + 1")
     width: int = Field(16, ge=1, le=1024, description="channels of the first stage, 128κ in the paper")
     protocol: Literal["fast", "published"] = Field(
-        "fast", description="fast: added blocks start as the identity; published: as fresh random blocks"
+        "fast",
+        description="fast: added blocks start as the identity; published: as fresh random blocks, by the paper's schedules",
     )
     schedule: ScheduleSpec = Field(default=ScheduleSpec(), description="training at each depth")
     draws: tuple[Annotated[int, Field(ge=1)], ...] = Field(

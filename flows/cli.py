@@ -51,12 +51,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="How complex are the features that a network has learned, and which of them are worth having?",
 )
+USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # of typer's own click, which newer releases bring
 
 
 def main() -> None:
     """The entry point: exit code 0 done, 1 a run failed, 2 bad input."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for activations, an eighth of a CPU step
-    app()
+    try:
+        code = app(standalone_mode=False)
+    except USAGE_ERROR as error:
+        code, message = 2, error.format_message()
+        if message:  # where help was printed instead there is none
+            print(f"featcx: {message}", file=sys.stderr)
+    sys.exit(code)
 
 
 @app.command()

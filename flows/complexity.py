@@ -16,7 +16,7 @@ from featcx_core.specs import Numerics, RunSpec
 from featcx_core.store import Store
 from flows.preflight import check, numerics_for
 from flows.recipes import Node, Submit, bootstrap, data_set, disentangle, rows_seed, told
-from flows.running import Submitter, new_env, settled, task_runner
+from flows.running import Submitter, new_env, nothing_left, settled, task_runner
 from tasks import complexity as stages
 from tasks.engine import Env
 from tasks.frames import plain
@@ -113,7 +113,8 @@ def complexity(spec: RunSpec, store: Path, env: Env | None = None) -> dict[str, 
     began = time.monotonic()
     check(spec, store)
     env = env or new_env(spec, store)
-    results = complexity_flow.with_options(task_runner=task_runner(spec))(spec, env, complexity_name(spec))
+    with nothing_left(Store(env.store)):
+        results = complexity_flow.with_options(task_runner=task_runner(spec))(spec, env, complexity_name(spec))
     return results | {"seconds": round(time.monotonic() - began, 2)}
 
 

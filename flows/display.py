@@ -80,9 +80,7 @@ def _elapsed(note: Note) -> float:
 
 
 def _remaining(note: Note) -> str:
-    if note.state != "running" or not note.done:
-        return ""
-    return f"{note.seconds * (note.total - note.done) / note.done:.0f} s left"
+    return f"{note.left:.0f} s left" if note.state == "running" and note.left is not None else ""
 
 
 def summary_table(results: dict[str, Any]) -> Table:

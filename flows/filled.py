@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from featcx_core.errors import InputError
-from featcx_core.specs import RunSpec, SweepSpec, validate
+from featcx_core.specs import RunSpec, SweepSpec
 from flows.forms import filled_in
 from flows.grid import SWEEP_DEFAULTS
 from flows.place import given_runtime, given_store
 from flows.preflight import check
-from flows.presets import merge, parse_override, preset_values
+from flows.presets import changed_preset, parse_override
 
 if TYPE_CHECKING:
     from flows.compare import Networks
@@ -25,10 +25,7 @@ def filled_spec(preset: Any, settings: Any, *overrides: dict[str, Any]) -> RunSp
     Raises:
         InputError: for a value that does not fit.
     """
-    values = preset_values(filled_in(preset))
-    for change in (*overrides, filled_in(settings), {"runtime": given_runtime().model_dump()}):
-        values = merge(values, change)
-    return validate(values)
+    return changed_preset(filled_in(preset), *overrides, filled_in(settings), {"runtime": given_runtime().model_dump()})
 
 
 def filled_sweep(preset: Any, settings: Any, **axes: Any) -> SweepSpec:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,7 +68,7 @@ def errors_as_sentences(debug: bool) -> Iterator[None]:
         yield
     except InputError as error:
         if debug:
-            raise
+            traceback.print_exc()
         print(f"featcx: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     except typer.Exit:

@@ -39,6 +39,8 @@ def check_runtime(runtime: RuntimeSpec) -> int:
         import prefect_ray  # noqa: F401
     except ImportError as error:
         raise InputError("The ray runner is not installed; pip install 'featcx[ray]', or use threads.") from error
+    if runtime.device.startswith("cuda:"):
+        raise InputError(f"Ray hands out GPUs itself, so {runtime.device} cannot be chosen; use the device cuda.")
     return 1
 
 
@@ -95,5 +97,7 @@ def numerics_for(spec: RunSpec) -> Numerics:
     from tasks.devices import devices
 
     wanted = spec.runtime.device
+    if spec.precision == "auto" and wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError("This machine has no GPU to ask what it supports; set precision=bf16 or precision=fp32.")
     device = wanted.split(":")[0] if wanted != "auto" else devices("auto", 1)[0].split(":")[0]
     return Numerics(precision=resolve_precision(spec.precision, torch.device(device)), compile=spec.compile)

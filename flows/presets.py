@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tomllib
 from importlib.resources import files
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 
 from featcx_core.errors import InputError
 from featcx_core.specs import RunSpec, nearest, validate
+
+SCHEDULES = {"published": "cifar10-paper", "fast": "cifar10-fast"}  # the preset that has a protocol's schedules
+BUDGET = ("schedule", "draws", "batches")
 
 
 def preset_names() -> list[str]:
@@ -35,17 +39,38 @@ def load_spec(preset: str, config: Path | None = None, overrides: list[str] | No
     Raises:
         InputError: for anything that does not fit, with what to do.
     """
-    values = preset_values(preset)
+    changes = []
     if config is not None:
         try:
-            values = merge(values, tomllib.loads(config.read_text()))
+            changes.append(tomllib.loads(config.read_text()))
         except OSError as error:
             raise InputError(f"{config} cannot be read ({error.strerror}); give a TOML file with --config.") from error
         except tomllib.TOMLDecodeError as error:
             raise InputError(f"{config} is not valid TOML: {error}.") from error
-    for override in overrides or []:
-        values = merge(values, parse_override(override))
-    return validate(values)
+    return changed_preset(preset, *changes, *map(parse_override, overrides or []))
+
+
+def changed_preset(preset: str, *changes: dict[str, Any]) -> RunSpec:
+    """The spec of a preset with nested values changed, a later change upon an earlier one.
+
+    Raises:
+        InputError: for anything that does not fit, with what to do.
+    """
+    change: dict[str, Any] = functools.reduce(merge, changes, {})
+    return validate(merge(_by_protocol(preset_values(preset), change), change))
+
+
+def _by_protocol(values: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """A preset's values, with the schedules of the protocol that is asked for where the preset follows the other one."""
+    given = change.get("disentangler")
+    wanted = given.get("protocol") if isinstance(given, dict) else None
+    if wanted not in SCHEDULES or wanted == values.get("disentangler", {}).get("protocol", "fast"):
+        return values
+    source = preset_values(SCHEDULES[wanted])
+    for part in ("disentangler", "reliability"):
+        kept = {name: value for name, value in values.get(part, {}).items() if name not in BUDGET}
+        values = values | {part: kept | {name: source[part][name] for name in BUDGET if name in source[part]}}
+    return values
 
 
 def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:

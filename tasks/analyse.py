@@ -121,6 +121,7 @@ def effectiveness(
     from featcx_core.components import ComponentTable
     from featcx_core.interactions import measure_interactions
     from featcx_core.shapley import EXACT_PLAYERS, measure_effectiveness, shapley_values
+    from featcx_core.shapley_sampling import sampling_errors
 
     orders = ComponentTable.open(work.path(components) / "seen").orders
     exact = len(orders) <= EXACT_PLAYERS
@@ -136,6 +137,10 @@ def effectiveness(
     result = measure_effectiveness(
         orders, values["train"], values["test"], covariance, confidence=settings.confidence, seed=seed
     )
+    if not exact:
+        result = result._replace(
+            orders=result.orders.assign(**sampling_errors(found["train"]["errors"], found["test"]["errors"]))
+        )
     result.orders.to_parquet(work.folder / "orders.parquet")
     pairs = measure_interactions(
         orders,

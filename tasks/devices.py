@@ -86,7 +86,10 @@ def _claims(folder: Path, places: list[str]) -> Generator[Lease, None, None]:
     """Yields a device once it is free, and holds it until closed."""
     while True:
         for number, device in enumerate(places):
-            with open(folder / f"{device.replace(':', '-')}-{number}", "w") as file:
+            name = (
+                f"cpu-{number}" if device == "cpu" else device.replace(":", "-")
+            )  # a GPU's place has one name in all runs
+            with open(folder / name, "w") as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:

@@ -23,6 +23,7 @@ class Note(NamedTuple):
         done, total: work done and in all, in the stage's own units; 0 of 0 where it does not tell.
         text: for instance loss and samples a second.
         since: when it began, seconds of the clock.
+        left: estimate of the seconds until the end, by the pace since this process began, which may have gone on half-way.
     """
 
     label: str
@@ -32,6 +33,7 @@ class Note(NamedTuple):
     text: str
     since: float
     seconds: float
+    left: float | None = None
 
 
 def notes_folder(store: str | Path, run: str) -> Path:
@@ -57,6 +59,7 @@ class Progress:
         self.path = notes_folder(env.store, env.run) / f"{stage}-{key}.json"
         self.label, self.state, self.since, self.told = label, "", time.time(), 0.0
         self.bar = Bar(label) if env.shown else None
+        self.began, self.first, self.latest = 0.0, 0, (0, 0)  # of what is under way: first note, latest (done, total)
 
     def note(self, state: str, done: int = 0, total: int = 0, text: str = "") -> None:
         """Writes the note."""
@@ -66,10 +69,20 @@ class Progress:
         self.state = state
         seconds = round(time.time() - self.since, 2)
         fresh = self.path.with_suffix(f".{os.getpid()}-{id(self)}")
-        fresh.write_text(json.dumps(Note(self.label, state, done, total, text, self.since, seconds)))
+        left = self._left(done, total)
+        fresh.write_text(json.dumps(Note(self.label, state, done, total, text, self.since, seconds, left)))
         fresh.rename(self.path)
         if self.bar is not None:
             self.bar.move(done, total, text)
+
+    def _left(self, done: int, total: int) -> float | None:
+        before, of = self.latest
+        self.latest = (done, total)
+        if total != of or done < before:  # the next of several things to count
+            self.began, self.first = time.monotonic(), done
+        if done == self.first:
+            return None
+        return round((time.monotonic() - self.began) * (total - done) / (done - self.first), 1)
 
     def step(self, step: Step) -> None:
         """Progress of a training."""

@@ -68,7 +68,7 @@ def cycle(
     dataset = Dataset.load(work.path(data))
     net = networks.load_network(work.path(trunk), Trunk, work.device)
     images = sample_rows(dataset.split("pool"), rows, rows_seed)[0]
-    moment = second_moment(net.psi, [dataset.normalise(part.to(work.device)) for part in images.split(250)]).cpu()
+    moment = second_moment(net.psi, (dataset.normalise(part.to(work.device)) for part in images.split(250))).cpu()
     start = None
     if previous is not None:
         stored = load_file(work.path(previous) / "cycle.safetensors")
@@ -80,6 +80,7 @@ def cycle(
         rounds=rounds,
         start=start,
         seed=seed,
+        checkpoint=work.checkpoint(),
         on_step=work.progress.count,
     )
     save_file(

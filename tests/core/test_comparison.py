@@ -11,6 +11,7 @@ from scipy.stats import binom
 
 from featcx_core.comparison import METRICS, Measured, changes, compare_networks, holm
 from featcx_core.errors import InputError
+from featcx_core.readings import comparison
 from featcx_core.substitution import paired_gain
 
 
@@ -69,6 +70,15 @@ def test_claim_of_distillation(shift, verdict):
     frame = compare_networks(network(), {"distilled": network(shift, seed=1)}, 0.95)
     assert verdict in changes(frame, "distilled")[-1]
     assert ("up" if shift > 0 else "down") in changes(frame, "distilled")[0]
+
+
+def test_the_reading_is_one_sentence():
+    frame = compare_networks(network(), {"distilled": network(9.0, seed=1), "pruned": network(seed=2)}, 0.95)
+    text = comparison({"comparison": frame})
+    assert text.count(". ") == 0
+    assert text.endswith(".")
+    assert "distilled: " in text
+    assert "; pruned: no metric differs" in text
 
 
 def test_paired_gain_by_counting_and_mcnemars_exact_test():

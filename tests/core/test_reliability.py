@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from featcx_core.checkpoint import Checkpoint
 from featcx_core.components import ComponentTable
 from featcx_core.errors import InputError
 from featcx_core.reliability import Trunk, fit_cycle, measure_reliability, reliable_map, second_moment
@@ -60,6 +61,25 @@ def test_the_cycle_on_second_moments_gives_the_maps_of_the_cycle_on_raw_features
     for a, b, c in zip(raw, fast, start, strict=True):
         torch.testing.assert_close(b, a, rtol=1e-7, atol=1e-9)
         assert (a - c).abs().max() > 0.05  # it has moved
+
+
+def test_a_resumed_cycle_gives_the_bytes_of_an_unbroken_one(tmp_path):
+    psi, maps = features().float(), [g.float() for g in maps_forward()]
+    moment, settings = psi.T @ psi / len(psi), {"steps": 32 * 3 * 10, "rounds": 3}
+    whole = fit_cycle(moment, maps, **settings)
+    checkpoint = Checkpoint(tmp_path, "key", seconds=0)
+    for last in (1, 4):  # stopped twice; each time in the epoch after the one that was saved
+
+        def stop(done, total, last=last):
+            if done >= last * 96:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fit_cycle(moment, maps, checkpoint=checkpoint, on_step=stop, **settings)
+    told = []
+    resumed = fit_cycle(moment, maps, checkpoint=checkpoint, on_step=lambda *step: told.append(step), **settings)
+    assert told == [(96 * epoch, 960) for epoch in range(4, 11)]
+    assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True))
 
 
 def test_the_cycle_finds_the_inverse_when_it_has_time():

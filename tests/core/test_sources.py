@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import struct
 
 import numpy as np
 import pyarrow as pa
@@ -243,13 +244,17 @@ def test_damage_within_a_file(folder):
     refused(folder, re.escape(str(path)))
 
 
-@pytest.mark.parametrize("damage", [b"no image at all", b"\x89PNG\r\n\x1a\n" + bytes(20), "cut", "zeros"])
+@pytest.mark.parametrize("damage", [b"no image at all", b"\x89PNG\r\n\x1a\n" + bytes(20), "cut", "zeros", "huge"])
 def test_bytes_that_cannot_be_decoded_are_named_by_file_and_row(folder, damage):
     path, (blobs, labels) = folder / "train-00000-of-00001.parquet", rows(20)
     if damage == "cut":
         damage = blobs[13][:-60]
     if damage == "zeros":
         damage = blobs[13][:45] + bytes(60) + blobs[13][105:]
+    if damage == "huge":  # a header of 60,000 × 60,000 pixels
+        buffer = io.BytesIO()
+        Image.new("L", (8, 8)).save(buffer, "BMP")
+        damage = buffer.getvalue()[:18] + struct.pack("<ii", 60_000, 60_000) + buffer.getvalue()[26:]
     blobs[13] = damage
     write(path, blobs, labels)
     refused(folder, f"{re.escape(str(path))}, row 13: the image cannot be decoded .*repair or drop it")

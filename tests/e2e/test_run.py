@@ -157,6 +157,9 @@ BAD_INPUT = {
     "too many bits": (["digits", "--set", "variants.quantised.bits=17"], "less than or equal to 16"),
     "an unknown layer": (["digits", "--set", "target.layer=stages.7"], "The net has no layer 'stages.7'"),
     "code that is not allowed": (["digits", "--set", "target.net=os:system"], "FEATCX_ALLOW_IMPORTS"),
+    "an unknown option": (["digits", "--nope"], "No such option"),
+    "results that cannot be written": (["digits", "--json", "/dev/null/results.json"], "name a file in a folder of"),
+    "a GPU on Ray": (["digits", "--runner", "ray", "--device", "cuda:1"], "use the device cuda"),
     "a missing checkpoint": (["digits", "--set", "target.checkpoint=none.safetensors"], "There is no checkpoint"),
 }
 
@@ -178,7 +181,8 @@ def test_a_store_that_is_a_file(tmp_path: Path) -> None:
     assert (done.code, "choose a folder with --store" in done.err) == (2, True)
 
 
-def test_an_undecodable_image_names_file_and_row_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["run", "complexity"])
+def test_an_undecodable_image_names_file_and_row_and_leaves_nothing(tmp_path: Path, command: str) -> None:
     rng, rows = np.random.default_rng(0), []
     for i in range(60):
         buffer = io.BytesIO()
@@ -187,7 +191,7 @@ def test_an_undecodable_image_names_file_and_row_and_leaves_nothing(tmp_path: Pa
     for split in ("train", "test"):
         pd.DataFrame(rows).to_parquet(tmp_path / f"{split}.parquet")
     source = f"dataset.source=parquet:{tmp_path}"
-    done = featcx("run", "digits", "--set", source, "--set", "target.samples=30", "--store", tmp_path / "store")
+    done = featcx(command, "digits", "--set", source, "--set", "target.samples=30", "--store", tmp_path / "store")
     assert done.code == 2, done.err
     assert "train.parquet, row 37" in done.err
     assert not (tmp_path / "store").exists()

@@ -3,12 +3,13 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from featcx_core import shapley
+from featcx_core import readings, shapley
 from featcx_core.components import ComponentTable, extract
 from featcx_core.networks import save_network
 from featcx_core.shapley import coalition_losses, shapley_values
@@ -74,3 +75,6 @@ def test_shards_make_the_table_of_effectiveness(tmp_path, digits, players, monke
     off = (values.mean(0) - exact.mean(0)).abs()
     assert (off < 4.5 * errors.square().sum(0).sqrt() / len(errors)).all()
     assert errors.max() < exact.abs().max()
+    np.testing.assert_allclose(table.shapley_train_sampling, errors.square().sum(0).sqrt() / len(errors))
+    assert (table.shapley_test_sampling > 0).all()
+    assert "coalitions were sampled" in readings.shapley({"effectiveness": table.reset_index()})
