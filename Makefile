@@ -24,16 +24,19 @@ lint: $(VENV)/.installed-test
 
 $(VENV)/.installed: pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@echo 'Installing into $(VENV): a few minutes; with the CUDA build of PyTorch 6 GB.'
 	$(BIN)/pip install -q -e .
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@echo 'Installing into $(VENV): a few minutes; with the CUDA build of PyTorch 6 GB.'
 	$(BIN)/pip install -q -e '.[test]'
 	touch $(VENV)/.installed $@
 
 $(VENV)/.installed-bench: pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@echo 'Installing into $(VENV): a few minutes; with the CUDA build of PyTorch 6 GB.'
 	$(BIN)/pip install -q -e '.[bench]'
 	touch $(VENV)/.installed $@
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from tasks.engine import Env
 
 MARKS = {"computed": ("✓", "green"), "cached": ("✓ Cached", "cyan"), "failed": ("✗", "red"), "running": ("…", "yellow")}
+LEGEND = (
+    "signif. = Var[c] / Var[f], residual = Var[f − Φ] / Var[f], over the pool; acc. Φ: the head's accuracy on Φ in "
+    "place of f. ?: not told apart from zero; !: above the residual of the order before."
+)
 
 
 @contextlib.contextmanager
@@ -83,9 +87,20 @@ def _remaining(note: Note) -> str:
     return f"{note.left:.0f} s left" if note.state == "running" and note.left is not None else ""
 
 
+def _clear(row: dict[str, Any]) -> bool:
+    """Whether the over-fitting level is told apart from zero."""
+    low, high = row["overfitting_ci"]
+    return row["overfitting_stable"] and low is not None and high is not None and not low <= 0 <= high
+
+
 def summary_table(results: dict[str, Any]) -> Table:
     """A row an order of one analysed network."""
-    table = Table(title="Components by complexity order", title_justify="left")
+    table = Table(
+        title="Components by complexity order",
+        title_justify="left",
+        caption=Text(LEGEND, "dim"),
+        caption_justify="left",
+    )
     columns = {
         "order": ("order", "d"),
         "significance": ("signif.", ".3f"),
@@ -100,7 +115,7 @@ def summary_table(results: dict[str, Any]) -> Table:
         table.add_column(heading, justify="right")
     for row in results["orders"]:
         marks = {
-            "overfitting": "" if row["overfitting_stable"] else "?",
+            "overfitting": "" if _clear(row) else "?",
             "residual": "!" if row["residual_rises"] else "",
         }
         table.add_row(*(_cell(row[name], form) + marks.get(name, "") for name, (_, form) in columns.items()))
