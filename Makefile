@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+PREPARED = @test -d $(VENV) || $(PYTHON) -m venv $(VENV); \
+	echo 'Installing into $(VENV): a few minutes; with the CUDA build of PyTorch 6 GB.'
 
 .PHONY: setup run test check lint bench clean
 
@@ -23,20 +25,17 @@ lint: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 $(VENV)/.installed: pyproject.toml
-	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	@echo 'Installing into $(VENV): a few minutes; with the CUDA build of PyTorch 6 GB.'
+	$(PREPARED)
 	$(BIN)/pip install -q -e .
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml
-	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	@echo 'Installing into $(VENV): a few minutes; with the CUDA build of PyTorch 6 GB.'
+	$(PREPARED)
 	$(BIN)/pip install -q -e '.[test]'
 	touch $(VENV)/.installed $@
 
 $(VENV)/.installed-bench: pyproject.toml
-	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	@echo 'Installing into $(VENV): a few minutes; with the CUDA build of PyTorch 6 GB.'
+	$(PREPARED)
 	$(BIN)/pip install -q -e '.[bench]'
 	touch $(VENV)/.installed $@
 

@@ -86,9 +86,8 @@ def _claims(folder: Path, places: list[str]) -> Generator[Lease, None, None]:
     """Yields a device once it is free, and holds it until closed."""
     while True:
         for number, device in enumerate(places):
-            name = (
-                f"cpu-{number}" if device == "cpu" else device.replace(":", "-")
-            )  # a GPU's place has one name in all runs
+            # Cores are counted, a GPU has one name in all runs, whichever others they may use.
+            name = f"cpu-{number}" if device == "cpu" else device.replace(":", "-")
             with open(folder / name, "w") as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
