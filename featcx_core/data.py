@@ -163,6 +163,11 @@ class Augmented:
         mirrored = torch.rand(n, 1, generator=rng) < 0.5 if self.data.flip else torch.zeros(n, 1)
         return torch.stack([chosen, *shift[:, :, 0], mirrored[:, 0].long()])
 
+    def plain(self, chosen: Tensor) -> Tensor:
+        """The normalised images at positions `chosen`, neither shifted nor mirrored."""
+        centre = torch.full_like(chosen, self.data.crop)
+        return self.take(torch.stack([chosen, centre, centre, torch.zeros_like(chosen)]))[0]
+
     def take(self, drawn: Tensor) -> tuple[Tensor, Tensor]:
         """(normalised float32 images (b, C, H, W) in channels-last layout, labels (b,)) of what was drawn."""
         chosen, top, left, mirrored = drawn.to(self.device, non_blocking=True)[:, :, None]

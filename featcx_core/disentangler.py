@@ -12,8 +12,12 @@ from torch import Tensor, nn
 from featcx_core.data import Augmented
 from featcx_core.fit import FitResult, Training, fit, reproduce
 from featcx_core.normed import norm_add_relu
+from featcx_core.seeds import generator
 from featcx_core.specs import ScheduleSpec
 from featcx_core.split import Shape
+from featcx_core.unit import Unit
+
+UNIT_ROWS = 2000
 
 
 class Block(nn.Module):
@@ -72,6 +76,7 @@ class Disentangler(nn.Module):
 
     Departures from the published nets:
         1. Strides adapt to any feature size; where no stride fits, an average pool (linear) ends at H×W.
+        2. It learns the standardised feature and gives it back in its own unit, an affine map behind the readout.
     """
 
     def __init__(self, blocks: int, in_shape: Shape, out_shape: Shape, width: int = 128) -> None:
@@ -96,6 +101,7 @@ class Disentangler(nn.Module):
             channels = out
         self.resize = nn.AdaptiveAvgPool2d(out_shape[1:])
         self.readout = nn.Conv2d(channels, out_shape[0], 1)
+        self.unit = Unit(out_shape)
 
     @property
     def order(self) -> int:
@@ -113,11 +119,11 @@ class Disentangler(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (n, C, H, W) to features of `out_shape`."""
-        return self.readout(self.body(x))
+        return self.unit(self.readout(self.body(x)))
 
     @torch.no_grad()
     def warm_start(self, shallower: Disentangler, *, identity: bool) -> None:
-        """Copies the stem, the readout and each stage's first blocks from a shallower net.
+        """Copies the stem, the readout with its unit and each stage's first blocks from a shallower net.
 
         Args:
             shallower: a disentangler of the same shapes and width with fewer blocks.
@@ -127,6 +133,7 @@ class Disentangler(nn.Module):
         """
         self.stem.load_state_dict(shallower.stem.state_dict())
         self.readout.load_state_dict(shallower.readout.state_dict())
+        self.unit.load_state_dict(shallower.unit.state_dict())
         for mine, theirs in zip(self.stages, shallower.stages, strict=True):
             blocks, sources = list(mine.children()), list(theirs.children())
             for block, source in zip(blocks, sources, strict=False):
@@ -145,9 +152,23 @@ def train_disentangler(
 ) -> FitResult:
     """Trains Φ to reproduce the feature f on augmented images: min E‖f(x) − Φ(x)‖² (Ren et al. 2021, eq. 2).
 
+    The error is taken in units of f's deviation, so the result does not depend on the unit that f comes in.
+
     Args:
-        net: fresh or warm-started.
+        net: fresh, whose unit is then measured on `data`, or warm-started.
         feature: f, of a frozen target in evaluation mode.
         data: the training images to draw from; the paper takes the whole training set, featcx the pool.
+
+    Raises:
+        InputError: for a feature that does not vary.
     """
-    return fit(net, data, reproduce(feature.to(data.device)), schedule, **how)
+    net, feature = net.to(data.device), feature.to(data.device)
+    learn_unit(net.unit, feature, data)
+    return fit(net, data, reproduce(feature, units=[net.unit]), schedule, **how)
+
+
+def learn_unit(unit: Unit, feature: nn.Module, data: Augmented) -> None:
+    """Measures a feature's unit, unless that is done, on at most `UNIT_ROWS` images of `data` as they are."""
+    if not unit.measured:
+        chosen = torch.randperm(len(data), generator=generator(0))[:UNIT_ROWS]
+        unit.measure(feature(data.plain(part)) for part in chosen.split(250))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
@@ -21,6 +21,7 @@ from featcx_core.muon import Muon
 from featcx_core.replay import Replayed, own_stream
 from featcx_core.seeds import Seeded, derive_seed, generator
 from featcx_core.specs import Numerics, Precision, ScheduleSpec
+from featcx_core.unit import Unit
 
 Forward = Callable[[Tensor], Tensor]
 Loss = Callable[[Forward, Tensor, Tensor], Tensor]
@@ -79,10 +80,11 @@ def cross_entropy(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(forward(images).float(), labels)
 
 
-def reproduce(*teachers: Forward) -> Loss:
-    """The loss of a net that reproduces features: Σ_k mean over elements of (f_k(x) − net_k(x))², eqs. of METHOD §2, §5.
+def reproduce(*teachers: Forward, units: Sequence[Unit] = ()) -> Loss:
+    """The loss of a net that reproduces features: Σ_k mean over elements of ((f_k(x) − net_k(x)) / scale_k)², METHOD §2, §5.
 
-    With one teacher the net gives one tensor, with several a tuple of as many.
+    With one teacher the net gives one tensor, with several a tuple of as many. `units` are those of the features, whose
+    scales divide the errors; without them the errors are raw.
     """
 
     def loss(forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
@@ -90,7 +92,9 @@ def reproduce(*teachers: Forward) -> Loss:
             wanted = [teacher(images).float() for teacher in teachers]
         given = forward(images)
         parts = (given,) if isinstance(given, Tensor) else given
-        return torch.stack([F.mse_loss(p.float(), f) for p, f in zip(parts, wanted, strict=True)]).sum()
+        scales: list[Tensor | float] = [unit.scale for unit in units] or [1.0] * len(wanted)
+        errors = [(p.float() - f) / scale for p, f, scale in zip(parts, wanted, scales, strict=True)]
+        return torch.stack([error.square().mean() for error in errors]).sum()
 
     return loss
 

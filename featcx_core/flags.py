@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from featcx_core.significance import GAP_FLAG
+from featcx_core.significance import GAP_FLAG, NOT_LEARNED
 from featcx_core.wording import Frames, listed, number, percent, records
 
 
@@ -13,6 +13,17 @@ def rising_residual(frames: Frames) -> list[str]:
         f"The residual rises at order {row['order']} ({percent(row['residual'])}): it fits worse than a shallower order, "
         "which is a failure of optimisation, not a finding."
         for row in rows
+    ]
+
+
+def not_learned(frames: Frames) -> list[str]:
+    """A feature of which even the deepest order reaches next to nothing."""
+    last = records(frames, "significance")[-1]
+    if last["residual"] < NOT_LEARNED:
+        return []
+    return [
+        f"Order {last['order']}, the highest, misses {percent(last['residual'])} of the feature: it is not learned at this "
+        "budget and width, which does not mean that it is complex."
     ]
 
 

@@ -15,18 +15,21 @@ from featcx_core.bootstrap import covariance, interval
 from featcx_core.checkpoint import Checkpoint, read, write
 from featcx_core.components import ComponentTable
 from featcx_core.data import Augmented
-from featcx_core.disentangler import Disentangler
+from featcx_core.disentangler import Disentangler, learn_unit
 from featcx_core.errors import InputError
 from featcx_core.fit import FitResult, Training, fit, reproduce
 from featcx_core.seeds import generator
 from featcx_core.specs import ScheduleSpec
 from featcx_core.split import Shape
+from featcx_core.unit import Unit
 
 Forward = Callable[[Tensor], Tensor]
 
 
 class Trunk(nn.Module):
     """The reliable trunk ψ with K bias-free 1×1 convolutions g_k, one a net, the target's first (METHOD §5).
+
+    g_k maps ψ to f_k standardised; `units` give f_k's own unit back.
 
     Args:
         blocks, in_shape, width: as of the disentangler; ψ has the shape of the first net's feature.
@@ -41,20 +44,29 @@ class Trunk(nn.Module):
         self.psi = Disentangler(blocks, in_shape, out_shapes[0], width)
         channels = out_shapes[0][0]
         self.maps = nn.ModuleList(nn.Conv2d(channels, shape[0], 1, bias=False) for shape in out_shapes)
+        self.units = nn.ModuleList(Unit(shape) for shape in out_shapes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Images to the K reproduced features."""
         psi = self.psi(x)
-        return tuple(g(psi) for g in self.maps)
+        return tuple(unit(g(psi)) for g, unit in zip(self.maps, self.units, strict=True))
 
     def warm_start(self, shallower: Trunk, *, identity: bool) -> None:
         """As of the disentangler; with `identity` the maps g_k are copied too, else they start fresh, as published."""
         self.psi.warm_start(shallower.psi, identity=identity)
+        self.units.load_state_dict(shallower.units.state_dict())
         if identity:
             self.maps.load_state_dict(shallower.maps.state_dict())
 
+    @property
+    def own_scale(self) -> float:
+        """The scale of the target's feature: what brings Φ^reli to its unit, but for a mean that no variance sees."""
+        unit = self.units[0]
+        assert isinstance(unit, Unit)
+        return float(unit.scale)
+
     def matrices(self) -> list[Tensor]:
-        """The maps g_k as matrices (C_k, C)."""
+        """The maps g_k as matrices (C_k, C), to standardised features."""
         return [g.weight.detach().flatten(1) for g in self.maps if isinstance(g, nn.Conv2d)]
 
 
@@ -65,8 +77,18 @@ def train_trunk(
     schedule: ScheduleSpec,
     **how: Unpack[Training],
 ) -> FitResult:
-    """Trains ψ and g_k: min Σ_k E‖f_k(x) − g_k(ψ(x))‖² over augmented images (Ren et al. 2021, eq. 5)."""
-    return fit(trunk, data, reproduce(*(feature.to(data.device) for feature in features)), schedule, **how)
+    """Trains ψ and g_k: min Σ_k E‖f_k(x) − g_k(ψ(x))‖² over augmented images (Ren et al. 2021, eq. 5).
+
+    Each f_k is learned standardised, so all weigh alike. (The paper adds raw errors.)
+
+    Raises:
+        InputError: for a feature that does not vary.
+    """
+    trunk, features = trunk.to(data.device), [feature.to(data.device) for feature in features]
+    units = [unit for unit in trunk.units if isinstance(unit, Unit)]
+    for unit, feature in zip(units, features, strict=True):
+        learn_unit(unit, feature, data)
+    return fit(trunk, data, reproduce(*features, units=units), schedule, **how)
 
 
 @torch.no_grad()
@@ -207,8 +229,9 @@ def measure_reliability(
     """
     players = len(table.orders)
     readers = [
-        (trunk.psi, trunk.matrices()[0].double(), reliable_map(trunk.matrices(), h, rounds).to(device))
+        (trunk.psi, own * trunk.matrices()[0].double(), own * reliable_map(trunk.matrices(), h, rounds).to(device))
         for trunk, h in zip(trunks, back, strict=True)
+        for own in [trunk.own_scale]
     ]
 
     def maps():  # type: ignore[no-untyped-def]  # (b, 3L + 1, C, H, W): Φ, gψ and Φ^reli of each order, then f

@@ -75,7 +75,7 @@ SECTIONS = (
                 Column("residual_rises", "residual rises", _yes),
             )
         },
-        flags=flags.rising_residual,
+        flags=lambda frames: [*flags.not_learned(frames), *flags.rising_residual(frames)],
     ),
     Section(
         "residuals",

@@ -13,6 +13,7 @@ from featcx_core.bootstrap import Covariance, component_covariance, interval
 from featcx_core.components import ComponentTable
 
 GAP_FLAG = 0.10
+NOT_LEARNED = 0.90  # residual of the deepest order from which nothing is read as complex
 
 
 class Significance(NamedTuple):

@@ -208,9 +208,6 @@ class ComplexitySpec(Spec):
     depths: tuple[int, ...] = Field((0, 2, 8, 26, 80), description="ReLU layers n of the random task nets, rising")
     seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), description="a task net, learner and chain a depth for each seed")
     blocks: int = Field(6, ge=1, le=64, description="residual blocks a stage of the net that learns a task")
-    standardise: bool = Field(
-        True, description="learn the task with mean and scale taken out; false: as published, which deep tasks resist"
-    )
     schedule: ScheduleSpec = Field(default=ScheduleSpec(draws=60_000), description="training of the learner")
 
     @field_validator("depths")

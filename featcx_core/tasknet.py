@@ -60,33 +60,6 @@ class TaskNet(nn.Module):
             return self.layers(x.float())
 
 
-class Standardised(nn.Module):
-    """A task net with each element's mean over `batches` taken out, and one scale: (b, C, H, W), variance 1 on average.
-
-    Departs from the published runs. Affine maps after the last ReLU add no complexity, and every ratio reported here is the
-    same for an output and for its image under one; but untouched, the outputs of 80 layers vary a hundredth as much as
-    those of none, less than what a fresh net gives, and optimisation passes for complexity. On digits (5 depths × 5 seeds,
-    12,000 draws) the rank correlation is +.74 [+.62, +.88] untouched, where at n = 80 R² is −.25 and std[c] / std[f] at
-    order 4 is 81; of the same task nets standardised it is +.10 [−.26, +.42], R² there .18 and the ratio .89.
-    """
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, task: Forward, batches: Callable[[], Iterable[Tensor]]) -> None:
-        super().__init__()
-        self.task = task
-        with torch.no_grad():
-            sums = [(task(x).double().sum(0), len(x)) for x in batches()]
-            mean = torch.stack([part for part, _ in sums]).sum(0) / sum(n for _, n in sums)
-            parts = [(task(x).double() - mean).square().mean((1, 2, 3)) for x in batches()]
-        self.register_buffer("mean", mean.float())
-        self.register_buffer("scale", torch.cat(parts).mean().sqrt().clamp_min(1e-30).float())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (self.task(x) - self.mean) / self.scale
-
-
 class Learned(NamedTuple):
     """How well a task was learned: R² = 1 − Var[task − learner] / Var[task], and both variances, summed over elements."""
 

@@ -42,7 +42,6 @@ def task_complexity(submit: Submit, spec: RunSpec, numerics: Numerics) -> Node:
                 task_seed=task_seed,
                 blocks=settings.blocks,
                 width=spec.disentangler.width,
-                standardise=settings.standardise,
                 weights_seed=derive_seed(own.seed, "weights", depth),
                 seed=derive_seed(own.seed, "learner"),
                 schedule=settings.schedule,

@@ -238,7 +238,7 @@ def task_learner(
     shape = (64, data.shape[1] // 4, data.shape[2] // 4)
     net = Net.of("disentangler", blocks=blocks, in_shape=data.shape, out_shape=shape, width=width)
     work = training(net, (task,), data.shape, schedule, numerics)
-    passes = forward(task, data.shape, 2 * data.sizes["pool"] + data.sizes["test"], 250)
+    passes = forward(task, data.shape, data.sizes["test"], 250)
     scores = forward(net, data.shape, data.sizes["test"], 250)
     return load((work, passes, scores), data, Trained(net, net, shape, 0), disk=4.0 * parameters(net))
 

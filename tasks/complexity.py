@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from featcx_core.specs import AnalysisSpec, Numerics, ScheduleSpec
@@ -11,7 +10,7 @@ from featcx_core.store import ArtifactRef
 from tasks.engine import Work, stage
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 
 @stage("task_learner", label="n{depth} s{task_seed}")
@@ -23,7 +22,6 @@ def task_learner(
     task_seed: int,
     blocks: int,
     width: int,
-    standardise: bool,
     weights_seed: int,
     seed: int,
     schedule: ScheduleSpec,
@@ -34,26 +32,22 @@ def task_learner(
     from featcx_core.data import Augmented, Dataset
     from featcx_core.disentangler import Disentangler, train_disentangler
     from featcx_core.seeds import seeded
-    from featcx_core.tasknet import Standardised, TaskNet, measure_learner
+    from featcx_core.tasknet import TaskNet, measure_learner
 
     dataset = Dataset.load(work.path(data))
-    pool, test = (dataset.split(name)[0] for name in ("pool", "test"))
+    test = dataset.split("test")[0]
     with seeded(weights_seed):
-        net = TaskNet(depth, dataset.shape[0])
-    networks.save_network(net, work.folder / "task")
-    net = net.to(work.device).eval()
-
-    def batches(images: torch.Tensor) -> Iterator[torch.Tensor]:
-        return (dataset.normalise(part.to(work.device)) for part in images.split(250))
-
-    task = Standardised(net, lambda: batches(pool)) if standardise else net
-    channels, height, breadth = task(next(batches(pool[:1]))).shape[1:]
+        task = TaskNet(depth, dataset.shape[0])
+    networks.save_network(task, work.folder / "task")
+    task = task.to(work.device).eval()
+    batches = (dataset.normalise(part.to(work.device)) for part in test.split(250))
+    channels, height, breadth = task(dataset.normalise(test[:1].to(work.device))).shape[1:]
     with seeded(seed):
         learner = Disentangler(blocks, dataset.shape, (channels, height, breadth), width)
     samples = Augmented(dataset, dataset.pool, work.device)
     history = train_disentangler(learner, task, samples, schedule, **work.training(seed, numerics))
     networks.save_network(learner, work.folder)
-    scores = measure_learner(task, learner, batches(test), len(test), work.device)._asdict()
+    scores = measure_learner(task, learner, batches, len(test), work.device)._asdict()
     (work.folder / "scores.json").write_text(json.dumps({"scores": scores, "history": history._asdict()}, indent=1))
     return scores
 

@@ -8,6 +8,7 @@ from torch import nn
 from featcx_core.data import Augmented
 from featcx_core.disentangler import Disentangler, strides_for, train_disentangler
 from featcx_core.specs import ScheduleSpec
+from featcx_core.unit import Unit
 
 
 def randomised(net, seed=0):
@@ -35,7 +36,7 @@ def test_as_many_relus_as_its_order(blocks, image, monkeypatch):
     net(torch.empty(2, 3, image, image, device="meta"))
     assert len(calls) == net.order == 3 * blocks + 1
     kinds = {type(module) for module in net.modules() if not list(module.children())}
-    assert kinds <= {nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d, nn.AdaptiveAvgPool2d}
+    assert kinds <= {nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.MaxPool2d, nn.AdaptiveAvgPool2d, Unit}
 
 
 def test_without_its_relus_the_net_is_affine(monkeypatch):

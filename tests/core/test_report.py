@@ -270,7 +270,13 @@ def test_what_need_not_be_flagged_is_not():
     frames["splits"]["gap_flag"] = False
     frames["effectiveness"] = frames["effectiveness"][:3]
     frames["reliability"] = frames["reliability"][:3]
-    for check in (flags.rising_residual, flags.wide_gap, flags.above_one, flags.unstable_overfitting):
+    for check in (
+        flags.not_learned,
+        flags.rising_residual,
+        flags.wide_gap,
+        flags.above_one,
+        flags.unstable_overfitting,
+    ):
         assert check(frames) == []
 
 

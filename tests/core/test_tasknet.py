@@ -20,7 +20,6 @@ from featcx_core.specs import AnalysisSpec, ComplexitySpec, RunSpec, validate
 from featcx_core.tasknet import (
     PUBLISHED,
     RankCorrelation,
-    Standardised,
     TaskNet,
     mean_orders,
     measure_learner,
@@ -94,15 +93,6 @@ def test_rounding_of_bf16_does_not_reach_the_task():
 def test_fewer_than_no_layers_are_refused():
     with pytest.raises(ValueError, match="0 or more"):
         TaskNet(-1, 3)
-
-
-def test_a_standardised_task_has_mean_zero_and_unit_variance_and_is_affine():
-    net, x = task_net(26), images(60)
-    task = Standardised(net, lambda: x.split(25))
-    y, raw = task(x), net(x)
-    torch.testing.assert_close(y.mean(0), torch.zeros_like(y[0]), atol=1e-3, rtol=0)
-    assert float(y.var(0, correction=0).mean()) == pytest.approx(1, rel=1e-3)
-    torch.testing.assert_close(y * task.scale + task.mean, raw, rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
