@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from featcx_core.data import Augmented, Dataset, balanced_subset
-from featcx_core.networks import load_network, save_network
+from featcx_core.networks import read_network, save_network
 from featcx_core.seeds import seeded
 from featcx_core.sources import load_dataset
 from featcx_core.specs import DatasetSpec, Numerics, ScheduleSpec
@@ -59,7 +59,7 @@ def device() -> torch.device:
 @functools.cache
 def scene(folder: str) -> Scene:
     """What `prepare` wrote, once a process; the feature is on the device."""
-    target = load_network(Path(folder), TargetNet, device())
+    target = read_network(Path(folder), TargetNet, device())
     return Scene(Dataset.load(Path(folder)), target.feature, target.shape)
 
 

@@ -27,7 +27,8 @@ CONTENTS = {
     "prediction": ["predict_performance"],  # accuracy from reliable and unreliable shares
     "export": ["ImprovedNet", "improved_net", "export_network"],  # Φ and the head as a network of its own
     "comparison": ["compare_networks"],  # two analysed networks, order by order
-    "networks": ["save_network", "load_network"],  # safetensors and a config, nothing unpickled
+    "networks": ["save_network"],  # safetensors and a config, nothing unpickled
+    "kinds": ["load_network"],
     "store": ["Store", "ArtifactRef"],  # content-addressed artifacts
     "errors": ["InputError"],
 }

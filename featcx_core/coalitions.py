@@ -11,6 +11,7 @@ import ctypes
 import functools
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from featcx_core.kernels import kernel
 from featcx_core.pooled import PooledHead
 
+KERNEL = Path(__file__).with_name("coalitions.cpp")
 ROOT = 8  # players whose 2^8 coalitions are pooled at a time; coalitions.cpp takes no more
 LOW = 4  # players whose subsets torch's kernel writes out
 PLAIN_ROWS = 16  # of the plain pass: with 2^4 coalitions of 64×8×8 it stays within the last-level cache
@@ -73,7 +75,7 @@ def _logits_by_class(root: Tensor, parts: Sequence[Tensor], head: PooledHead, pl
     `places` are what the head takes its mean over: P, or for totals that stand for them their number.
     """
     linear = head.linear
-    library = kernel("coalitions") if head.relu and _all_float32(root, *parts, linear) else None
+    library = kernel(KERNEL) if head.relu and _all_float32(root, *parts, linear) else None
     if library and linear is not None:
         return _native(library, root, parts, linear)
     if library:

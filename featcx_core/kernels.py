@@ -25,18 +25,17 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "featcx"
 
 
-def kernel(name: str) -> ctypes.CDLL | None:
-    """The library made of `name`.cpp beside this file; None, with one warning, where no C++ compiler makes it.
+def kernel(source: Path) -> ctypes.CDLL | None:
+    """The library made of a C++ file; None, with one warning, where no C++ compiler makes it.
 
     Compiling takes a second or two, once a machine: what is kept is found by source, compiler and processor.
     """
     with _COMPILING:  # what a second thread waits for it finds
-        return _loaded(name)
+        return _loaded(source)
 
 
 @functools.cache
-def _loaded(name: str) -> ctypes.CDLL | None:
-    source = Path(__file__).with_name(f"{name}.cpp")
+def _loaded(source: Path) -> ctypes.CDLL | None:
     try:
         return ctypes.CDLL(str(_compiled(source)))
     except (OSError, RuntimeError, subprocess.CalledProcessError) as error:  # RuntimeError: nobody's home

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -33,35 +32,34 @@ def save_network(module: nn.Module, folder: Path) -> None:
     save_file({k: v.cpu().contiguous() for k, v in module.state_dict().items()}, folder / "weights.safetensors")
 
 
-KINDS = {"TargetNet": "targets", "Disentangler": "disentangler", "Trunk": "reliability", "ImprovedNet": "export"}
-
-
-def load_network(folder: str | Path, kind: type[M] | None = None, device: torch.device | str = "cpu") -> M:
-    """The network that `save_network` wrote, in evaluation mode.
-
-    Args:
-        kind: its class. A stage of the workflow has to give it: so it imports the code that runs the network, and the
-            cache's keys see that code. None takes the class that the folder names.
+def read_network(folder: str | Path, kind: type[M], device: torch.device | str = "cpu") -> M:
+    """The network of this class that `save_network` wrote, in evaluation mode.
 
     Raises:
-        InputError: when the folder holds no network of this kind.
+        InputError: when the folder holds no network of this class.
     """
     folder = Path(folder)
-    if not (folder / "network.json").exists():
-        raise InputError(f"{folder} holds no network; give a folder with network.json and weights.safetensors.")
-    described = json.loads((folder / "network.json").read_text())
-    if kind is None:
-        kind = getattr(import_module(f"featcx_core.{KINDS[described['kind']]}"), described["kind"])
+    described = description(folder)
     if described["kind"] != kind.__name__:
         raise InputError(
             f"{folder} holds a {described['kind']}, not a {kind.__name__}; give the folder of another stage."
         )
-    with seeded(
-        0
-    ):  # the weights drawn here are replaced, but the draws would shift those of a net made in another thread
+    # The weights drawn here are replaced, but the draws would shift those of a net made in another thread.
+    with seeded(0):
         module = kind(**{name: _tuples(value) for name, value in described["config"].items()})
     load_weights(module, folder / "weights.safetensors")
     return module.to(device).eval()
+
+
+def description(folder: Path) -> dict[str, Any]:
+    """Class name and `config` of the network in a folder.
+
+    Raises:
+        InputError: when it holds none.
+    """
+    if not (folder / "network.json").exists():
+        raise InputError(f"{folder} holds no network; give a folder with network.json and weights.safetensors.")
+    return json.loads((folder / "network.json").read_text())
 
 
 def load_weights(module: nn.Module, path: Path) -> None:

@@ -7,6 +7,7 @@ kernel in C++ (normed.cpp) takes their place while training; elsewhere it is pla
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,12 +16,14 @@ from torch import Tensor, nn
 
 from featcx_core.kernels import kernel
 
+KERNEL = Path(__file__).with_name("normed.cpp")
+
 DOUBLE, INT = ctypes.c_double, ctypes.c_int64
 
 
 def norm_add_relu(norm: nn.BatchNorm2d, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
     """relu(norm(x) + shortcut), (n, C, H, W) each; in training the running statistics are updated as by the norm itself."""
-    library = kernel("normed") if _suits(norm, x, shortcut) else None
+    library = kernel(KERNEL) if _suits(norm, x, shortcut) else None
     if library is None:
         y = norm(x)
         return F.relu(y if shortcut is None else y + shortcut)

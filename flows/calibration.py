@@ -79,13 +79,15 @@ class Rates:
         """What is known of a device, 'cpu' or 'cuda:N', as this code runs on it; empty where nothing is."""
         import torch
 
+        from featcx_core.code import code_version
         from featcx_core.kernels import user_cache
-        from featcx_core.keys import code_version
 
         kind = device.split(":")[0]
         name = torch.cuda.get_device_name(device) if kind == "cuda" else f"{_processor()} core"
         slug = re.sub(r"[^a-z0-9]+", "-", f"{name} {threads} torch {torch.__version__}".lower()).strip("-")
-        rates = Rates(name, kind, threads, path=user_cache() / f"rates-{slug}-{code_version(steps_taken)[:8]}.json")
+        rates = Rates(
+            name, kind, threads, path=user_cache() / f"rates-{slug}-{code_version(steps_taken).digest[:8]}.json"
+        )
         assert rates.path is not None
         try:
             known = json.loads(rates.path.read_text())

@@ -37,7 +37,15 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     words += [
         f"input {name} differs" for name in new["inputs"] if name in both and new["inputs"][name] != old["inputs"][name]
     ]
-    return words + (["the code changed"] if old["code"] != new["code"] else [])
+    return words + ([code_change(old.get("modules", {}), new.get("modules", {}))] if old["code"] != new["code"] else [])
+
+
+def code_change(old: Mapping[str, str], new: Mapping[str, str]) -> str:
+    """In which files what a stage takes of the code has changed."""
+    changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    if not old or not changed:
+        return "the code changed"
+    return ", ".join(changed[:3]) + (f" and {len(changed) - 3} more files" if len(changed) > 3 else "") + " changed"
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:

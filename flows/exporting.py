@@ -11,7 +11,7 @@ from featcx_core.data import Dataset
 from featcx_core.disentangler import Disentangler
 from featcx_core.errors import InputError
 from featcx_core.export import export_network, improved_net
-from featcx_core.networks import load_network
+from featcx_core.networks import read_network
 from featcx_core.store import ArtifactRef, Store
 from featcx_core.targets import TargetNet
 
@@ -33,9 +33,9 @@ def export_improved(store: Path, key: str, out: Path) -> tuple[int, float, str |
     folder = place.root / manifest["stage"] / manifest["key"]
     order = json.loads((folder / "chosen.json").read_text())["chosen_order"]
     parts = place.manifest(ArtifactRef(**manifest["lineage"]["components"]))["lineage"]
-    nets = [load_network(place.path(ArtifactRef(**ref)), Disentangler) for ref in parts["disentanglers"]]
+    nets = [read_network(place.path(ArtifactRef(**ref)), Disentangler) for ref in parts["disentanglers"]]
     data = Dataset.load(place.path(ArtifactRef(**parts["data"])))
-    target = load_network(place.path(ArtifactRef(**parts["target"])), TargetNet)
+    target = read_network(place.path(ArtifactRef(**parts["target"])), TargetNet)
     net = improved_net(next(n for n in nets if n.order == order), target, data)
     out.mkdir(parents=True, exist_ok=True)
     missing = export_network(net, out)

@@ -33,9 +33,9 @@ def components(
     from featcx_core.targets import TargetNet
 
     dataset = Dataset.load(work.path(data))
-    teacher = networks.load_network(work.path(target), TargetNet, work.device)
+    teacher = networks.read_network(work.path(target), TargetNet, work.device)
     seen = load_file(work.path(target) / "seen.safetensors")["seen"]
-    nets = [networks.load_network(work.path(ref), Disentangler, work.device) for ref in disentanglers]
+    nets = [networks.read_network(work.path(ref), Disentangler, work.device) for ref in disentanglers]
     chosen = {split: sample_rows(dataset.split(split, seen), settings.rows, seed) for split in splits}
     total, done, worst, counts = sum(len(rows[1]) for rows in chosen.values()), 0, 0.0, {}
     for split, (images, labels, samples) in chosen.items():
@@ -89,7 +89,7 @@ def shapley(work: Work, *, components: ArtifactRef, target: ArtifactRef, split: 
     from featcx_core.targets import TargetNet
 
     table = ComponentTable.open(work.path(components) / split).parts[part]
-    head = networks.load_network(work.path(target), TargetNet, work.device).head
+    head = networks.read_network(work.path(target), TargetNet, work.device).head
     if len(table.orders) > EXACT_PLAYERS:
         sampled = sampled_shapley_values(table, head, seed=derive_seed(0, split), device=work.device)
         save_file(sampled._asdict(), work.folder / "sampled.safetensors")
@@ -183,7 +183,7 @@ def substitution(
 
     there = [split for split in ("validation", "seen", "test") if (work.path(components) / split).exists()]
     tables = {split: ComponentTable.open(work.path(components) / split) for split in there}
-    head = networks.load_network(work.path(target), TargetNet, work.device).head
+    head = networks.read_network(work.path(target), TargetNet, work.device).head
     result = measure_substitution(
         tables, head, bootstrap=settings.bootstrap, confidence=settings.confidence, seed=seed, device=work.device
     )

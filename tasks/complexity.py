@@ -73,7 +73,7 @@ def task_weights(
 
     dataset = Dataset.load(work.path(data))
     net, *chain = (
-        networks.load_network(work.path(ref), Disentangler, work.device) for ref in (learner, *disentanglers)
+        networks.read_network(work.path(ref), Disentangler, work.device) for ref in (learner, *disentanglers)
     )
     images = sample_rows(dataset.split("pool"), rows, rows_seed)[0]
     batches = (dataset.normalise(part.to(work.device)) for part in images.split(250))

@@ -12,7 +12,7 @@ import importlib
 import inspect
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,8 @@ from prefect import Task
 from prefect.cache_policies import CachePolicy
 from pydantic import BaseModel, ConfigDict
 
-from featcx_core.keys import artifact_key, code_version, digest
+from featcx_core.code import CodeVersion, code_version
+from featcx_core.keys import artifact_key, digest
 from featcx_core.store import ArtifactRef, FileRef, Store
 from tasks.devices import Lease, lease, placement, settled_allocator
 from tasks.progress import Progress
@@ -141,10 +142,14 @@ class Stage:
         name: folder of its artifacts.
         label: says which one this is, from the arguments: 'm{blocks}'.
         computes: whether it needs a device.
+        version: declares edits harmless: code of a version that starts with these twelve digits counts as another version.
+            The next edit makes a version that is not in the table, so a declaration never outlives what it was made for.
     """
 
-    def __init__(self, body: Body, name: str, label: str, computes: bool) -> None:
-        self.body, self.name, self.label, self.computes = body, name, label, computes
+    def __init__(
+        self, body: Body, name: str, label: str, computes: bool, version: Mapping[str, str] | None = None
+    ) -> None:
+        self.body, self.name, self.label, self.computes, self.version = body, name, label, computes, version or {}
         STAGES[name] = self
 
         module = body.__module__
@@ -180,19 +185,23 @@ class Stage:
         return artifact_key(self.name, parts["spec"], parts["inputs"], parts["code"])
 
     def key_parts(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """What goes into the key: spec, digests of the inputs, code version."""
+        """What goes into the key: spec, digests of the inputs, code version; and what that is made of."""
         inputs = {name: _digest(value) for name, value in arguments.items() if _has_refs(value)}
         spec = {name: _jsonable(value) for name, value in arguments.items() if name not in inputs}
-        return {"spec": spec, "inputs": inputs, "code": _code(self.body)}
+        code = _code(self.body)
+        version = self.version.get(code.digest[:12], code.digest)
+        return {"spec": spec, "inputs": inputs, "code": version, "modules": code.modules}
 
     def describe(self, arguments: dict[str, Any], scope: str = "") -> str:
         """Scope, name and label: 'pruned disentangler m4'."""
         return f"{scope} {self.name} {self.label.format(**arguments)}".replace("n=None", "whole pool").strip()
 
 
-def stage(name: str, *, label: str = "", computes: bool = True) -> Callable[[Body], Stage]:
+def stage(
+    name: str, *, label: str = "", computes: bool = True, version: Mapping[str, str] | None = None
+) -> Callable[[Body], Stage]:
     """Declares a function as the body of a stage."""
-    return lambda body: Stage(body, name, label, computes)
+    return lambda body: Stage(body, name, label, computes, version)
 
 
 def execute(stage: Stage, arguments: dict[str, Any], env: Env) -> ArtifactRef:
@@ -286,7 +295,7 @@ def _has_refs(value: Any) -> bool:
 
 
 @functools.cache
-def _code(body: Body) -> str:
+def _code(body: Body) -> CodeVersion:
     return code_version(body)
 
 

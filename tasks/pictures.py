@@ -17,7 +17,7 @@ def pictures(work: Work, *, data: ArtifactRef, components: ArtifactRef, target: 
     from featcx_core.pictures import make_pictures
     from featcx_core.targets import TargetNet
 
-    head = networks.load_network(work.path(target), TargetNet, work.device).head
+    head = networks.read_network(work.path(target), TargetNet, work.device).head
     test = ComponentTable.open(work.path(components) / "test")
     found = make_pictures(Dataset.load(work.path(data)), test, head)
     found.save(work.folder)

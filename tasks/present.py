@@ -72,14 +72,14 @@ def sweep_report(
     """
     import pandas as pd
 
-    from featcx_core.networks import load_network
+    from featcx_core.networks import read_network
     from featcx_core.report_sweep import write_sweep_report
     from featcx_core.targets import TargetNet
 
     rows = []
     for name, refs in targets.items():
         assert refs["target"] is not None
-        depth = load_network(work.path(refs["target"]), TargetNet).depth or float("nan")
+        depth = read_network(work.path(refs["target"]), TargetNet).depth or float("nan")
         known = {"target": name, **about[name], "depth": depth}
         rows += [known | row for row in target_rows(refs, work.store)]
     write_sweep_report(

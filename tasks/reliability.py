@@ -32,11 +32,11 @@ def trunk(
     from featcx_core.targets import TargetNet
 
     dataset = Dataset.load(work.path(data))
-    nets = [networks.load_network(work.path(ref), TargetNet, work.device) for ref in (target, *exemplary)]
+    nets = [networks.read_network(work.path(ref), TargetNet, work.device) for ref in (target, *exemplary)]
     with seeded(seed):
         net = Trunk(blocks, dataset.shape, [n.shape for n in nets], width)
     if previous is not None:
-        net.warm_start(networks.load_network(work.path(previous), Trunk), identity=identity)
+        net.warm_start(networks.read_network(work.path(previous), Trunk), identity=identity)
     samples, features = Augmented(dataset, dataset.pool, work.device), [n.feature for n in nets]
     history = train_trunk(net, features, samples, schedule, **work.training(seed, numerics))
     networks.save_network(net, work.folder)
@@ -66,7 +66,7 @@ def cycle(
     from featcx_core.reliability import Trunk, fit_cycle, second_moment
 
     dataset = Dataset.load(work.path(data))
-    net = networks.load_network(work.path(trunk), Trunk, work.device)
+    net = networks.read_network(work.path(trunk), Trunk, work.device)
     images = sample_rows(dataset.split("pool"), rows, rows_seed)[0]
     moment = second_moment(net.psi, (dataset.normalise(part.to(work.device)) for part in images.split(250))).cpu()
     start = None
@@ -110,7 +110,7 @@ def reliability(
     from featcx_core.reliability import Trunk, measure_reliability
 
     dataset = Dataset.load(work.path(data))
-    nets = [networks.load_network(work.path(ref), Trunk, work.device) for ref in trunks]
+    nets = [networks.read_network(work.path(ref), Trunk, work.device) for ref in trunks]
     stored = [load_file(work.path(ref) / "cycle.safetensors") for ref in cycles]
     back = [[maps[f"h{k}"].to(work.device) for k in range(len(nets[0].maps))] for maps in stored]
     result = measure_reliability(
@@ -152,7 +152,7 @@ def decodability(
     from featcx_core.targets import TargetNet
 
     dataset = Dataset.load(work.path(data))
-    nets = [networks.load_network(work.path(ref), TargetNet, work.device) for ref in exemplary]
+    nets = [networks.read_network(work.path(ref), TargetNet, work.device) for ref in exemplary]
     with seeded(floor_seed):
         untrained = TargetNet(**nets[0].config).to(work.device).eval()
     images = {"pool": dataset.train_images, "test": dataset.test_images}

@@ -102,7 +102,7 @@ def disentangler(
     with seeded(seed):
         net = Disentangler(blocks, dataset.shape, shape, width)
     if previous is not None:
-        net.warm_start(networks.load_network(work.path(previous), Disentangler), identity=identity)
+        net.warm_start(networks.read_network(work.path(previous), Disentangler), identity=identity)
     own = load_file(work.path(target) / "seen.safetensors")["seen"] if images == "seen" else dataset.pool
     samples = Augmented(dataset, own, work.device)
     history = train_disentangler(net, feature, samples, schedule, **work.training(seed, numerics))
@@ -118,7 +118,7 @@ def _feature(folder: Path, device: torch.device) -> tuple[nn.Module, tuple[int, 
     from featcx_core.targets import TargetNet
 
     if json.loads((folder / "network.json").read_text())["kind"] == Disentangler.__name__:
-        learner = networks.load_network(folder, Disentangler, device)
+        learner = networks.read_network(folder, Disentangler, device)
         return learner, learner.out_shape
-    target = networks.load_network(folder, TargetNet, device)
+    target = networks.read_network(folder, TargetNet, device)
     return target.feature, target.shape

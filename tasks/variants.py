@@ -30,7 +30,7 @@ def distilled(
     """A student from the target's initial weights, on its batches: with the target's seed only the loss differs."""
     from featcx_core.data import Augmented
     from featcx_core.distillation import train_student
-    from featcx_core.networks import load_network
+    from featcx_core.networks import read_network
     from featcx_core.seeds import seeded
     from featcx_core.targets import TargetNet, save_target
 
@@ -39,7 +39,7 @@ def distilled(
         student = TargetNet(**original.config)
     history = train_student(
         student,
-        load_network(work.path(teacher), TargetNet, work.device),
+        read_network(work.path(teacher), TargetNet, work.device),
         Augmented(dataset, seen, work.device),
         schedule,
         temperature=settings.temperature,
@@ -90,9 +90,9 @@ def _opened(work: Work, data: ArtifactRef, target: ArtifactRef) -> tuple[Dataset
     from safetensors.torch import load_file
 
     from featcx_core.data import Dataset
-    from featcx_core.networks import load_network
+    from featcx_core.networks import read_network
     from featcx_core.targets import TargetNet
 
     folder = work.path(target)
     seen = load_file(folder / "seen.safetensors")["seen"]
-    return Dataset.load(work.path(data)), load_network(folder, TargetNet), seen
+    return Dataset.load(work.path(data)), read_network(folder, TargetNet), seen

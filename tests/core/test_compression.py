@@ -33,7 +33,8 @@ from featcx_core.compression import (
 from featcx_core.data import Augmented, balanced_subset
 from featcx_core.errors import InputError
 from featcx_core.fit import Checkpoint, cross_entropy, fit
-from featcx_core.networks import load_network, save_network
+from featcx_core.kinds import load_network
+from featcx_core.networks import save_network
 from featcx_core.seeds import derive_seed
 from featcx_core.specs import PrunedSpec, RunSpec, ScheduleSpec, VariantsSpec, validate
 from featcx_core.targets import TargetNet, score_target, train_target

@@ -194,7 +194,7 @@ def test_every_way_is_exact_within_rounding(players, channels, places, scale, th
     }
     layer = nn.Linear(channels, 7).requires_grad_(False)
     largest = max(float(part.abs().max()) for part in (root, *parts))
-    if library := kernels.kernel("coalitions"):
+    if library := kernels.kernel(coalitions.KERNEL):
         with mock.patch.object(torch, "get_num_threads", return_value=threads):
             ways["C++"] = coalitions._native(library, root, parts, None).view(channels, 20, -1)
             logits = coalitions._native(library, root, parts, layer).double()
@@ -207,7 +207,7 @@ def test_every_way_is_exact_within_rounding(players, channels, places, scale, th
 
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "c++")) is None, reason="no C++ compiler is installed")
 def test_the_kernel_compiles():
-    assert kernels.kernel("coalitions") is not None
+    assert kernels.kernel(coalitions.KERNEL) is not None
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -219,7 +219,7 @@ def test_a_head_of_another_precision_is_never_read_as_float32(dtype):
 
 
 def test_the_kernel_keeps_what_is_not_a_number():
-    if not (library := kernels.kernel("coalitions")):
+    if not (library := kernels.kernel(coalitions.KERNEL)):
         pytest.skip("no C++ compiler is installed")
     parts = [torch.randn(3, 2, 64) for _ in range(5)]
     parts[1][1, 0, 7] = float("nan")
@@ -231,7 +231,7 @@ def test_the_kernel_keeps_what_is_not_a_number():
 
 def test_the_kernel_gives_the_plain_losses_within_rounding(monkeypatch, fresh_kernels):
     """On a last batch of fewer rows too; and the second call, on other threads, gives the first one's bytes."""
-    if not kernels.kernel("coalitions"):
+    if not kernels.kernel(coalitions.KERNEL):
         pytest.skip("no C++ compiler is installed")
     torch.manual_seed(0)
     head = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)).eval()
@@ -259,7 +259,7 @@ def test_without_a_compiler_the_plain_way_is_taken_and_said_once(monkeypatch, ca
 
 
 def test_a_kernel_is_compiled_once_and_again_for_other_code(tmp_path, monkeypatch, fresh_kernels):
-    if not kernels.kernel("coalitions"):
+    if not kernels.kernel(coalitions.KERNEL):
         pytest.skip("no C++ compiler is installed")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     source = tmp_path / "twice.cpp"
@@ -277,7 +277,7 @@ def test_a_kernel_is_compiled_once_and_again_for_other_code(tmp_path, monkeypatc
 
 
 def test_threads_that_ask_at_once_all_get_the_kernel(tmp_path, monkeypatch, fresh_kernels):
-    if not kernels.kernel("coalitions"):
+    if not kernels.kernel(coalitions.KERNEL):
         pytest.skip("no C++ compiler is installed")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     kernels._loaded.cache_clear()
@@ -301,7 +301,7 @@ def test_where_torch_cannot_compile_the_plain_way_is_taken(monkeypatch, caplog):
 
 def test_what_torch_compiles_gives_the_plain_totals():
     """The pass of CUDA devices, compiled for this machine's processor; a short batch beside a full one."""
-    if not kernels.kernel("coalitions") or not Path(sysconfig.get_paths()["include"], "Python.h").exists():
+    if not kernels.kernel(coalitions.KERNEL) or not Path(sysconfig.get_paths()["include"], "Python.h").exists():
         pytest.skip("torch compiles for CPUs with a C++ compiler and Python's headers, which are not here")
     for rows in (20, 7):
         parts = [torch.randn(rows, 3, 9) for _ in range(6)]

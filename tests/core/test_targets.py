@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 from featcx_core.data import Augmented, balanced_subset
 from featcx_core.errors import InputError
-from featcx_core.networks import load_network, load_weights, save_network
+from featcx_core.kinds import load_network
+from featcx_core.networks import load_weights, save_network
 from featcx_core.seeds import seeded
 from featcx_core.specs import ScheduleSpec
 from featcx_core.targets import BUILTIN, TargetNet, build_net, check_net, score_target, train_target

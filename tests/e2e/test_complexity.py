@@ -11,7 +11,7 @@ import torch
 
 from featcx_core.data import Dataset
 from featcx_core.disentangler import Disentangler
-from featcx_core.networks import load_network
+from featcx_core.kinds import load_network
 from featcx_core.store import Store
 from featcx_core.tasknet import TaskNet
 from tests.e2e.conftest import Finished, featcx
