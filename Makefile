@@ -22,6 +22,7 @@ bench: $(VENV)/.installed-bench  ## side-by-side timings, appended to docs/resul
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
 $(VENV)/.installed: pyproject.toml

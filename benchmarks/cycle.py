@@ -12,7 +12,8 @@ from torch import nn
 from benchmarks.harness import Row
 from benchmarks.published import fit_cycle_on_images
 from benchmarks.sides import Scene, prepare, scene, sides, source
-from featcx_core.reliability import Trunk, fit_cycle, second_moment
+from featcx_core.analysis.reliability import fit_cycle, second_moment
+from featcx_core.nets.trunk import Trunk
 from featcx_core.seeds import seeded
 
 BLOCKS, WIDTH = 8, 32  # κ = 1/4

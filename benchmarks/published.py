@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler
 from torchvision import transforms
 
-from featcx_core.data import Dataset
+from featcx_core.data.images import Dataset
 
 DRAWS = 2000  # samples an epoch
 BATCHES = {1: 128, 2: 128, 4: 128, 8: 64, 16: 64, 32: 32}  # a depth

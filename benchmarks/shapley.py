@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.harness import Row, compare, seconds
-from featcx_core.components import ComponentTable, Forward, extract
-from featcx_core.shapley import batch_rows, coalition_losses, shapley_values
+from featcx_core.analysis.components import ComponentTable, Forward, extract
+from featcx_core.shapley.values import batch_rows, coalition_losses, shapley_values
 
 PLAYERS, SHAPE, CLASSES, SAMPLES = 6, (64, 8, 8), 10, 4096
 CAPTUM_SAMPLES, SHAPIQ_SAMPLES = 64, 256

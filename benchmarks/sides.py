@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from featcx_core.data import Augmented, Dataset, balanced_subset
-from featcx_core.networks import read_network, save_network
+from featcx_core.data.images import Augmented, Dataset, balanced_subset
+from featcx_core.data.sources import load_dataset
+from featcx_core.nets.targets import TargetNet
+from featcx_core.nets.weights import read_network, save_network
 from featcx_core.seeds import seeded
-from featcx_core.sources import load_dataset
 from featcx_core.specs import DatasetSpec, Numerics, ScheduleSpec
-from featcx_core.targets import TargetNet, train_target
+from featcx_core.training.teaching import train_target
 
 Side = Callable[..., Any]
 HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"  # as featcx's command line sets it, before torch allocates

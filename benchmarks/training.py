@@ -24,11 +24,12 @@ from benchmarks.published import (
     training_batches,
 )
 from benchmarks.sides import Scene, Side, device, prepare, scene, sides, source
-from featcx_core.data import Augmented
-from featcx_core.disentangler import Disentangler, train_disentangler
-from featcx_core.fit import fit, reproduce, resolve_precision
+from featcx_core.data.images import Augmented
+from featcx_core.nets.disentangler import Disentangler
 from featcx_core.seeds import seeded
 from featcx_core.specs import Numerics, ScheduleSpec
+from featcx_core.training.fit import fit, reproduce, resolve_precision
+from featcx_core.training.teaching import train_disentangler
 
 CHAIN = (1, 2, 4, 8)
 TESTED = 2000  # images of the test set that the baseline's evaluation is timed on; its time is scaled to all of them

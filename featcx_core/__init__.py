@@ -11,26 +11,28 @@ from typing import Any
 
 CONTENTS = {
     "specs": ["RunSpec", "DatasetSpec", "ScheduleSpec"],  # what a run is made of
-    "sources": ["load_dataset"],  # digits, MNIST, CIFAR-10, Parquet, folders
-    "data": ["Dataset", "Augmented", "balanced_subset"],  # images in memory, splits, augmentation
-    "targets": ["TargetNet", "train_target"],  # nets whose feature is analysed
-    "split": ["split_net"],  # any module, cut at a named layer
-    "fit": ["fit"],  # the one training loop
-    "disentangler": ["Disentangler", "train_disentangler"],  # Φ of any order
-    "components": ["ComponentTable", "decompose", "extract"],  # c^(l) and Δf, in memory or in Parquet
-    "significance": ["measure_significance"],  # Var[c]/Var[f]
-    "shapley": ["coalition_losses", "shapley_values", "shapley_weights", "measure_effectiveness"],
-    "shapley_sampling": ["sampled_shapley_values"],  # more than 14 components
-    "substitution": ["measure_substitution"],  # Φ in place of f
-    "reliability": ["Trunk", "fit_cycle", "measure_reliability"],  # what nets of the same task share
-    "decodability": ["measure_decodability"],  # what a linear map reads off another net
-    "prediction": ["predict_performance"],  # accuracy from reliable and unreliable shares
-    "export": ["ImprovedNet", "improved_net", "export_network"],  # Φ and the head as a network of its own
-    "comparison": ["compare_networks"],  # two analysed networks, order by order
-    "networks": ["save_network"],  # safetensors and a config, nothing unpickled
-    "kinds": ["load_network"],
-    "store": ["Store", "ArtifactRef"],  # content-addressed artifacts
     "errors": ["InputError"],
+    "store.artifacts": ["Store", "ArtifactRef"],  # content-addressed artifacts
+    "data.sources": ["load_dataset"],  # digits, MNIST, CIFAR-10, Parquet, folders
+    "data.images": ["Dataset", "Augmented", "balanced_subset"],  # images in memory, splits, augmentation
+    "nets.targets": ["TargetNet"],  # nets whose feature is analysed
+    "nets.split": ["split_net"],  # any module, cut at a named layer
+    "nets.disentangler": ["Disentangler"],  # Φ of any order
+    "nets.trunk": ["Trunk"],  # ψ, which several nets' features are read off
+    "nets.improved": ["ImprovedNet", "improved_net", "export_network"],  # Φ and the head as a network of its own
+    "nets.weights": ["save_network"],  # safetensors and a config, nothing unpickled
+    "nets.kinds": ["load_network"],
+    "training.fit": ["fit"],  # the one training loop
+    "training.teaching": ["train_target", "train_disentangler", "train_trunk"],
+    "analysis.components": ["ComponentTable", "decompose", "extract"],  # c^(l) and Δf, in memory or in Parquet
+    "analysis.significance": ["measure_significance"],  # Var[c]/Var[f]
+    "analysis.reliability": ["fit_cycle", "measure_reliability"],  # what nets of the same task share
+    "analysis.decodability": ["measure_decodability"],  # what a linear map reads off another net
+    "analysis.substitution": ["measure_substitution"],  # Φ in place of f
+    "analysis.comparison": ["compare_networks"],  # two analysed networks, order by order
+    "shapley.values": ["coalition_losses", "shapley_values", "shapley_weights", "measure_effectiveness"],
+    "shapley.sampling": ["sampled_shapley_values"],  # more than 14 components
+    "studies.prediction": ["predict_performance"],  # accuracy from reliable and unreliable shares
 }
 _HOME = {name: module for module, names in CONTENTS.items() for name in names}
 __all__ = sorted(_HOME)

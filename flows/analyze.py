@@ -9,13 +9,13 @@ from typing import Any
 from prefect import flow
 
 from featcx_core.specs import RunSpec
-from featcx_core.store import ArtifactRef, Store
+from featcx_core.store.artifacts import ArtifactRef, Store
 from flows.grid import run_name
-from flows.preflight import check, numerics_for
 from flows.recipes import notes, whole_run
 from flows.results import network_results
-from flows.running import Submitter, new_env, nothing_left, settled, task_runner
-from tasks.engine import Env
+from flows.running.preflight import check, numerics_for
+from flows.running.submitting import Submitter, new_env, nothing_left, settled, task_runner
+from tasks.env import Env
 from tasks.progress import counts
 
 Refs = dict[str, dict[str, ArtifactRef | None]]

@@ -11,9 +11,9 @@ from prefect import flow
 
 from featcx_core.errors import InputError
 from featcx_core.specs import AnalysisSpec
-from featcx_core.store import ArtifactRef, Store
+from featcx_core.store.artifacts import ArtifactRef, Store
 from tasks.compare import comparison
-from tasks.engine import Env
+from tasks.env import Env
 from tasks.frames import plain
 from tasks.progress import counts
 
@@ -58,7 +58,7 @@ def run_comparison(networks: Networks, settings: AnalysisSpec, env: Env, name: s
     """The body of the flow: the differences B − A, what they say, and where the figure lies."""
     import pandas as pd
 
-    from featcx_core.comparison import changes
+    from featcx_core.analysis.comparison import changes
 
     folder = Store(env.store).path(comparison.submit(env, networks=networks, settings=settings).result())
     frame = pd.read_parquet(folder / "comparison.parquet")

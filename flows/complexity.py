@@ -9,16 +9,15 @@ from typing import Any
 
 import pandas as pd
 from prefect import flow
-from rich.table import Table
 
 from featcx_core.seeds import derive_seed
 from featcx_core.specs import Numerics, RunSpec
-from featcx_core.store import Store
-from flows.preflight import check, numerics_for
+from featcx_core.store.artifacts import Store
 from flows.recipes import Node, Submit, bootstrap, data_set, disentangle, rows_seed, told
-from flows.running import Submitter, new_env, nothing_left, settled, task_runner
+from flows.running.preflight import check, numerics_for
+from flows.running.submitting import Submitter, new_env, nothing_left, settled, task_runner
 from tasks import complexity as stages
-from tasks.engine import Env
+from tasks.env import Env
 from tasks.frames import plain
 from tasks.progress import counts
 
@@ -127,35 +126,3 @@ def task_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
         r2 = plain(first["learner_r2"])
         rows.append({"n": int(first["n"]), "seed": int(first["seed"]), "learner_r2": r2, "orders": orders})
     return rows
-
-
-def tasks_table(results: dict[str, Any]) -> Table:
-    """A row an n: std[c] / std[f] at each order and the learner's R², means over seeds."""
-    tasks = results["tasks"]
-    orders = [row["order"] for row in tasks[0]["orders"]]
-    table = Table(title="std c / std f by complexity order, mean over seeds", title_justify="left")
-    for heading in ("n", *(f"order {order}" for order in orders), "learner's R²"):
-        table.add_column(heading, justify="right")
-    for depth in dict.fromkeys(task["n"] for task in tasks):
-        own = [task for task in tasks if task["n"] == depth]
-        columns = [[task["orders"][i]["std_ratio"] for task in own] for i in range(len(orders))]
-        table.add_row(str(depth), *(_mean(values) for values in [*columns, [task["learner_r2"] for task in own]]))
-    return table
-
-
-def summary_sentence(results: dict[str, Any]) -> str:
-    """The rank correlations in one line."""
-    low, high = results["rank_correlation_ci"]
-    ends = "no interval" if low is None else f"{low:+.2f} to {high:+.2f}"
-    main, learning = (results[name] for name in ("rank_correlation", "learner_r2_rank_correlation"))
-    words = ["–" if value is None else f"{value:+.2f}" for value in (main, learning)]
-    stages = results["stages"]
-    return (
-        f"Rank correlation of n with the mean order: {words[0]} ({ends}, {len(results['seeds'])} seeds); with the learners' "
-        f"R²: {words[1]}. {stages['run']} stages computed, {stages['cached']} Cached, {results['seconds']:.0f} s."
-    )
-
-
-def _mean(values: list[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{sum(known) / len(known):.3f}" if known else "–"

@@ -10,7 +10,7 @@ from typing import Any
 
 from featcx_core.errors import InputError
 from featcx_core.specs import RunSpec, SweepSpec, validate
-from flows.presets import load_spec, merge, nest, parse_value
+from flows.settings import load_spec, merge, nest, parse_value
 
 # What a sweep leaves out unless asked: it compares targets, and these belong to one target and cost four times as much.
 SWEEP_DEFAULTS = (

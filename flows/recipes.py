@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel
 
+from featcx_core.data.sources import source_files, split_sizes
 from featcx_core.seeds import derive_seed
-from featcx_core.sources import source_files, split_sizes
 from featcx_core.specs import DisentanglerSpec, Numerics, ReliabilitySpec, RunSpec, ScheduleSpec
-from featcx_core.store import FileRef
+from featcx_core.store.artifacts import FileRef
 from tasks import analyse, compare, pictures, present, reliability, train, variants
 from tasks.engine import Stage
 

@@ -51,7 +51,7 @@ def overview(orders: list[Row]) -> list[Row]:
 
 def show_analysis(name: str, results: dict[str, Any]) -> None:
     """One analysed target: what its report says first, a table an order for it and for each variant."""
-    from featcx_core.readings import summary
+    from featcx_core.report.run import summary
 
     report, target = Path(results["report"]), results["target"]
     accuracies = f"Test accuracy {target['test_accuracy']:.1%}, train {target['train_accuracy']:.1%}."
@@ -72,7 +72,7 @@ def show_analysis(name: str, results: dict[str, Any]) -> None:
 
 def show_sweep(name: str, results: dict[str, Any]) -> None:
     """A sweep: what its report says first, a row a target, a row a (target, order)."""
-    from featcx_core.readings_sweep import summary
+    from featcx_core.report.sweep.readings import summary
 
     report, source = Path(results["report"]), source_of(results["spec"]["base"])
     sentences = summary(report_frames(report), results["failed"], source)
@@ -108,7 +108,7 @@ def target_row(point: dict[str, Any]) -> Row:
 
 def show_complexity(name: str, results: dict[str, Any]) -> None:
     """The validity check: its rank correlation, a row a task."""
-    from flows.complexity import summary_sentence
+    from flows.showing import summary_sentence
 
     report = Path(results["report"])
     tasks: list[Row] = [
@@ -137,4 +137,17 @@ def show_comparison(name: str, results: dict[str, Any]) -> None:
         tables={"differences": results["differences"]},
         report=figure,
         pictures=[figure],
+    )
+
+
+def summary_sentence(results: dict[str, Any]) -> str:
+    """The rank correlations in one line."""
+    low, high = results["rank_correlation_ci"]
+    ends = "no interval" if low is None else f"{low:+.2f} to {high:+.2f}"
+    main, learning = (results[name] for name in ("rank_correlation", "learner_r2_rank_correlation"))
+    words = ["–" if value is None else f"{value:+.2f}" for value in (main, learning)]
+    stages = results["stages"]
+    return (
+        f"Rank correlation of n with the mean order: {words[0]} ({ends}, {len(results['seeds'])} seeds); with the learners' "
+        f"R²: {words[1]}. {stages['run']} stages computed, {stages['cached']} Cached, {results['seconds']:.0f} s."
     )

@@ -10,14 +10,14 @@ from prefect import flow
 
 from featcx_core.errors import InputError
 from featcx_core.specs import RunSpec, SweepSpec
-from featcx_core.store import ArtifactRef, Store
+from featcx_core.store.artifacts import ArtifactRef, Store
 from flows.analyze import Refs, analysed
 from flows.grid import in_words, points, short
-from flows.preflight import check, numerics_for
 from flows.recipes import Submit, told, whole_sweep
-from flows.running import Submitter, finished, new_env, nothing_left, task_runner
+from flows.running.preflight import check, numerics_for
+from flows.running.submitting import Submitter, finished, new_env, nothing_left, task_runner
 from tasks import present
-from tasks.engine import Env
+from tasks.env import Env
 from tasks.progress import counts
 
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from featcx_core.specs import AnalysisSpec, ComponentsSpec
-from featcx_core.store import ArtifactRef
+from featcx_core.store.artifacts import ArtifactRef
 from tasks.engine import Work, stage
 
 SPLITS = ("pool", "validation", "seen", "test")
@@ -26,16 +26,16 @@ def components(
     """The splits' components as Parquet, at most `settings.rows` images a split."""
     from safetensors.torch import load_file
 
-    from featcx_core import networks
-    from featcx_core.components import extract, sample_rows
-    from featcx_core.data import Dataset
-    from featcx_core.disentangler import Disentangler
-    from featcx_core.targets import TargetNet
+    from featcx_core.analysis.components import extract, sample_rows
+    from featcx_core.data.images import Dataset
+    from featcx_core.nets.disentangler import Disentangler
+    from featcx_core.nets.targets import TargetNet
+    from featcx_core.nets.weights import read_network
 
     dataset = Dataset.load(work.path(data))
-    teacher = networks.read_network(work.path(target), TargetNet, work.device)
+    teacher = read_network(work.path(target), TargetNet, work.device)
     seen = load_file(work.path(target) / "seen.safetensors")["seen"]
-    nets = [networks.read_network(work.path(ref), Disentangler, work.device) for ref in disentanglers]
+    nets = [read_network(work.path(ref), Disentangler, work.device) for ref in disentanglers]
     chosen = {split: sample_rows(dataset.split(split, seen), settings.rows, seed) for split in splits}
     total, done, worst, counts = sum(len(rows[1]) for rows in chosen.values()), 0, 0.0, {}
     for split, (images, labels, samples) in chosen.items():
@@ -62,8 +62,8 @@ def significance(work: Work, *, components: ArtifactRef, settings: AnalysisSpec,
     """Significance and residuals with intervals."""
     from safetensors.torch import save_file
 
-    from featcx_core.components import ComponentTable
-    from featcx_core.significance import measure_significance
+    from featcx_core.analysis.components import ComponentTable
+    from featcx_core.analysis.significance import measure_significance
 
     tables = {split: ComponentTable.open(work.path(components) / split) for split in SPLITS}
     result = measure_significance(
@@ -81,15 +81,15 @@ def shapley(work: Work, *, components: ArtifactRef, target: ArtifactRef, split: 
     """The loss of every coalition for the samples of one Parquet part; of more than 14 orders sampled Shapley values."""
     from safetensors.torch import save_file
 
-    from featcx_core import networks
-    from featcx_core.components import ComponentTable
+    from featcx_core.analysis.components import ComponentTable
+    from featcx_core.nets.targets import TargetNet
+    from featcx_core.nets.weights import read_network
     from featcx_core.seeds import derive_seed
-    from featcx_core.shapley import EXACT_PLAYERS, coalition_losses
-    from featcx_core.shapley_sampling import PERMUTATIONS, sampled_shapley_values
-    from featcx_core.targets import TargetNet
+    from featcx_core.shapley.sampling import PERMUTATIONS, sampled_shapley_values
+    from featcx_core.shapley.values import EXACT_PLAYERS, coalition_losses
 
     table = ComponentTable.open(work.path(components) / split).parts[part]
-    head = networks.read_network(work.path(target), TargetNet, work.device).head
+    head = read_network(work.path(target), TargetNet, work.device).head
     if len(table.orders) > EXACT_PLAYERS:
         sampled = sampled_shapley_values(table, head, seed=derive_seed(0, split), device=work.device)
         save_file(sampled._asdict(), work.folder / "sampled.safetensors")
@@ -117,11 +117,11 @@ def effectiveness(
     import torch
     from safetensors.torch import load_file, save_file
 
-    from featcx_core.bootstrap import Covariance
-    from featcx_core.components import ComponentTable
-    from featcx_core.interactions import measure_interactions
-    from featcx_core.shapley import EXACT_PLAYERS, measure_effectiveness, shapley_values
-    from featcx_core.shapley_sampling import sampling_errors
+    from featcx_core.analysis.bootstrap import Covariance
+    from featcx_core.analysis.components import ComponentTable
+    from featcx_core.shapley.interactions import measure_interactions
+    from featcx_core.shapley.sampling import sampling_errors
+    from featcx_core.shapley.values import EXACT_PLAYERS, measure_effectiveness, shapley_values
 
     orders = ComponentTable.open(work.path(components) / "seen").orders
     exact = len(orders) <= EXACT_PLAYERS
@@ -176,14 +176,14 @@ def substitution(
     import pandas as pd
     from safetensors.torch import save_file
 
-    from featcx_core import networks
-    from featcx_core.components import ComponentTable
-    from featcx_core.substitution import measure_substitution
-    from featcx_core.targets import TargetNet
+    from featcx_core.analysis.components import ComponentTable
+    from featcx_core.analysis.substitution import measure_substitution
+    from featcx_core.nets.targets import TargetNet
+    from featcx_core.nets.weights import read_network
 
     there = [split for split in ("validation", "seen", "test") if (work.path(components) / split).exists()]
     tables = {split: ComponentTable.open(work.path(components) / split) for split in there}
-    head = networks.read_network(work.path(target), TargetNet, work.device).head
+    head = read_network(work.path(target), TargetNet, work.device).head
     result = measure_substitution(
         tables, head, bootstrap=settings.bootstrap, confidence=settings.confidence, seed=seed, device=work.device
     )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from featcx_core.specs import AnalysisSpec
-from featcx_core.store import ArtifactRef
+from featcx_core.store.artifacts import ArtifactRef
 from tasks.engine import Work, stage
 from tasks.frames import read_frames
 
 if TYPE_CHECKING:
-    from featcx_core.comparison import Measured
+    from featcx_core.analysis.comparison import Measured
 
 Refs = dict[str, ArtifactRef | None]
 
@@ -18,9 +18,9 @@ Refs = dict[str, ArtifactRef | None]
 @stage("comparison")
 def comparison(work: Work, *, networks: dict[str, Refs], settings: AnalysisSpec) -> dict[str, Any]:
     """Every other network against the first, order by order, with paired intervals; a table and a figure."""
-    from featcx_core import figures_comparison
-    from featcx_core.comparison import compare_networks
-    from featcx_core.figure_files import save
+    from featcx_core.analysis.comparison import compare_networks
+    from featcx_core.report.facets.comparison import draw_comparison
+    from featcx_core.report.figure_files import save
 
     (_, original), *others = networks.items()
     frame = compare_networks(
@@ -28,14 +28,14 @@ def comparison(work: Work, *, networks: dict[str, Refs], settings: AnalysisSpec)
     )
     frame.to_parquet(work.folder / "comparison.parquet")
     frames = read_frames(original, work.path) | {"comparison": frame}
-    save(figures_comparison.comparison, frames, work.folder, "comparison", settings.confidence)
+    save(draw_comparison, frames, work.folder, "comparison", settings.confidence)
     return {"comparisons": len(frame)}
 
 
 def _measured(work: Work, refs: Refs) -> Measured:
     from safetensors.torch import load_file
 
-    from featcx_core.comparison import METRICS, Measured
+    from featcx_core.analysis.comparison import METRICS, Measured
 
     frames, values, draws = read_frames(refs, work.path), {}, {}
     for metric in METRICS:

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, Literal
 
 from featcx_core.specs import AnalysisSpec, Numerics, ScheduleSpec
-from featcx_core.store import ArtifactRef
+from featcx_core.store.artifacts import ArtifactRef
 from tasks.engine import Work, stage
 
 if TYPE_CHECKING:
@@ -28,17 +28,18 @@ def task_learner(
     numerics: Numerics,
 ) -> dict[str, Any]:
     """A net of the disentangler's shape that has learned the task of a random net with `depth` ReLU layers."""
-    from featcx_core import networks
-    from featcx_core.data import Augmented, Dataset
-    from featcx_core.disentangler import Disentangler, train_disentangler
+    from featcx_core.analysis.tasknet import TaskNet, measure_learner
+    from featcx_core.data.images import Augmented, Dataset
+    from featcx_core.nets.disentangler import Disentangler
+    from featcx_core.nets.weights import save_network
     from featcx_core.seeds import seeded
-    from featcx_core.tasknet import TaskNet, measure_learner
+    from featcx_core.training.teaching import train_disentangler
 
     dataset = Dataset.load(work.path(data))
     test = dataset.split("test")[0]
     with seeded(weights_seed):
         task = TaskNet(depth, dataset.shape[0])
-    networks.save_network(task, work.folder / "task")
+    save_network(task, work.folder / "task")
     task = task.to(work.device).eval()
     batches = (dataset.normalise(part.to(work.device)) for part in test.split(250))
     channels, height, breadth = task(dataset.normalise(test[:1].to(work.device))).shape[1:]
@@ -46,7 +47,7 @@ def task_learner(
         learner = Disentangler(blocks, dataset.shape, (channels, height, breadth), width)
     samples = Augmented(dataset, dataset.pool, work.device)
     history = train_disentangler(learner, task, samples, schedule, **work.training(seed, numerics))
-    networks.save_network(learner, work.folder)
+    save_network(learner, work.folder)
     scores = measure_learner(task, learner, batches, len(test), work.device)._asdict()
     (work.folder / "scores.json").write_text(json.dumps({"scores": scores, "history": history._asdict()}, indent=1))
     return scores
@@ -65,16 +66,14 @@ def task_weights(
     rows_seed: int,
 ) -> dict[str, Any]:
     """A table of what each order holds of the learner's output over the pool, with the learner's R² beside it."""
-    from featcx_core import networks
-    from featcx_core.components import sample_rows
-    from featcx_core.data import Dataset
-    from featcx_core.disentangler import Disentangler
-    from featcx_core.tasknet import measure_weights
+    from featcx_core.analysis.components import sample_rows
+    from featcx_core.analysis.tasknet import measure_weights
+    from featcx_core.data.images import Dataset
+    from featcx_core.nets.disentangler import Disentangler
+    from featcx_core.nets.weights import read_network
 
     dataset = Dataset.load(work.path(data))
-    net, *chain = (
-        networks.read_network(work.path(ref), Disentangler, work.device) for ref in (learner, *disentanglers)
-    )
+    net, *chain = (read_network(work.path(ref), Disentangler, work.device) for ref in (learner, *disentanglers))
     images = sample_rows(dataset.split("pool"), rows, rows_seed)[0]
     batches = (dataset.normalise(part.to(work.device)) for part in images.split(250))
     frame = measure_weights(net, {phi.order: phi for phi in chain}, batches, len(images), work.device)
@@ -95,7 +94,7 @@ def complexity_report(
     """
     import pandas as pd
 
-    from featcx_core.report_complexity import correlations, frames_of, write_complexity_report
+    from featcx_core.report.complexity.page import correlations, frames_of, write_complexity_report
 
     frames = frames_of([pd.read_parquet(work.path(ref) / "orders.parquet") for ref in weights])
     found = correlations(frames["tasks"], settings, seed)

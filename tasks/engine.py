@@ -20,48 +20,23 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import Task
 from prefect.cache_policies import CachePolicy
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
-from featcx_core.code import CodeVersion, code_version
-from featcx_core.keys import artifact_key, digest
-from featcx_core.store import ArtifactRef, FileRef, Store
+from featcx_core.store.artifacts import ArtifactRef, FileRef, Store
+from featcx_core.store.code import CodeVersion, code_version
+from featcx_core.store.keys import artifact_key, digest
 from tasks.devices import Lease, lease, placement, settled_allocator
+from tasks.env import Env
 from tasks.progress import Progress
 
 if TYPE_CHECKING:
     import torch
     from prefect.futures import PrefectFuture
 
-    from featcx_core.fit import Training
     from featcx_core.specs import Numerics
+    from featcx_core.training.fit import Training
 
 Body = Callable[..., dict[str, Any]]
-
-
-class Env(BaseModel):
-    """Where a run works; none of it is in a key.
-
-    Attributes:
-        store: the store's root.
-        run: names the run's progress notes.
-        device: auto, cpu, cuda or cuda:N.
-        threads: CPU threads of each stage.
-        checkpoint_seconds: how often a training saves itself.
-        scope: which of the run's networks a stage belongs to, for the reader.
-        exclusive: lease a device before computing; false where Ray has placed the task on one already.
-        shown: leave progress, tables and pictures as artifacts in Prefect's UI.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    store: str
-    run: str
-    device: str = "auto"
-    threads: int = 1
-    exclusive: bool = True
-    checkpoint_seconds: float = 20.0
-    scope: str = ""
-    shown: bool = False
 
 
 @dataclass
@@ -82,7 +57,7 @@ class Work:
 
     def checkpoint(self) -> Any:
         """Where a training saves itself and resumes from; removed when the stage is published."""
-        from featcx_core.checkpoint import Checkpoint
+        from featcx_core.training.checkpoint import Checkpoint
 
         folder = checkpoint_folder(self.store, self.stage, self.key)
         return Checkpoint(folder, self.key, self.checkpoint_seconds)
@@ -240,7 +215,7 @@ def _fill(
 ) -> dict[str, Any]:
     import torch
 
-    from featcx_core.replay import reproducible
+    from featcx_core.training.replay import reproducible
 
     torch.set_num_threads(env.threads)
     device = torch.device(held.device if held else "cpu")

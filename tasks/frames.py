@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featcx_core.store import ArtifactRef, Store
+from featcx_core.store.artifacts import ArtifactRef, Store
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featcx_core.store import ArtifactRef
+from featcx_core.store.artifacts import ArtifactRef
 from tasks.engine import Work, stage
 from tasks.frames import read_frames, target_rows
 
@@ -19,7 +19,7 @@ def report(
     work: Work, *, networks: dict[str, dict[str, ArtifactRef | None]], spec: dict[str, Any], notes: dict[str, str]
 ) -> dict[str, Any]:
     """Figures, tables and the HTML report. The page tells times and devices, so it is no part of the artifact's digest."""
-    from featcx_core.report import write_report
+    from featcx_core.report.run import write_report
 
     main = networks["target"]
     assert main["target"] is not None
@@ -72,9 +72,9 @@ def sweep_report(
     """
     import pandas as pd
 
-    from featcx_core.networks import read_network
-    from featcx_core.report_sweep import write_sweep_report
-    from featcx_core.targets import TargetNet
+    from featcx_core.nets.targets import TargetNet
+    from featcx_core.nets.weights import read_network
+    from featcx_core.report.sweep.page import write_sweep_report
 
     rows = []
     for name, refs in targets.items():

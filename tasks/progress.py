@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tasks.ui import Bar
 
 if TYPE_CHECKING:
-    from featcx_core.fit import Step
-    from tasks.engine import Env
+    from featcx_core.training.fit import Step
+    from tasks.env import Env
 
 
 class Note(NamedTuple):

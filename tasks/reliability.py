@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from featcx_core.specs import AnalysisSpec, Numerics, ScheduleSpec
-from featcx_core.store import ArtifactRef
+from featcx_core.store.artifacts import ArtifactRef
 from tasks.engine import Work, stage
 
 
@@ -25,21 +25,22 @@ def trunk(
     numerics: Numerics,
 ) -> dict[str, Any]:
     """ψ and g_k of one depth, which reproduce the target's and the exemplary nets' features together."""
-    from featcx_core import networks
-    from featcx_core.data import Augmented, Dataset
-    from featcx_core.reliability import Trunk, train_trunk
+    from featcx_core.data.images import Augmented, Dataset
+    from featcx_core.nets.targets import TargetNet
+    from featcx_core.nets.trunk import Trunk
+    from featcx_core.nets.weights import read_network, save_network
     from featcx_core.seeds import seeded
-    from featcx_core.targets import TargetNet
+    from featcx_core.training.teaching import train_trunk
 
     dataset = Dataset.load(work.path(data))
-    nets = [networks.read_network(work.path(ref), TargetNet, work.device) for ref in (target, *exemplary)]
+    nets = [read_network(work.path(ref), TargetNet, work.device) for ref in (target, *exemplary)]
     with seeded(seed):
         net = Trunk(blocks, dataset.shape, [n.shape for n in nets], width)
     if previous is not None:
-        net.warm_start(networks.read_network(work.path(previous), Trunk), identity=identity)
+        net.warm_start(read_network(work.path(previous), Trunk), identity=identity)
     samples, features = Augmented(dataset, dataset.pool, work.device), [n.feature for n in nets]
     history = train_trunk(net, features, samples, schedule, **work.training(seed, numerics))
-    networks.save_network(net, work.folder)
+    save_network(net, work.folder)
     return {"order": net.psi.order, "loss": history.loss[-1]}
 
 
@@ -60,13 +61,14 @@ def cycle(
     """The maps back h_k, fitted on the second moment of ψ over the pool."""
     from safetensors.torch import load_file, save_file
 
-    from featcx_core import networks
-    from featcx_core.components import sample_rows
-    from featcx_core.data import Dataset
-    from featcx_core.reliability import Trunk, fit_cycle, second_moment
+    from featcx_core.analysis.components import sample_rows
+    from featcx_core.analysis.reliability import fit_cycle, second_moment
+    from featcx_core.data.images import Dataset
+    from featcx_core.nets.trunk import Trunk
+    from featcx_core.nets.weights import read_network
 
     dataset = Dataset.load(work.path(data))
-    net = networks.read_network(work.path(trunk), Trunk, work.device)
+    net = read_network(work.path(trunk), Trunk, work.device)
     images = sample_rows(dataset.split("pool"), rows, rows_seed)[0]
     moment = second_moment(net.psi, (dataset.normalise(part.to(work.device)) for part in images.split(250))).cpu()
     start = None
@@ -104,13 +106,14 @@ def reliability(
     """Reliable and unreliable parts of every order."""
     from safetensors.torch import load_file, save_file
 
-    from featcx_core import networks
-    from featcx_core.components import ComponentTable
-    from featcx_core.data import Dataset
-    from featcx_core.reliability import Trunk, measure_reliability
+    from featcx_core.analysis.components import ComponentTable
+    from featcx_core.analysis.reliability import measure_reliability
+    from featcx_core.data.images import Dataset
+    from featcx_core.nets.trunk import Trunk
+    from featcx_core.nets.weights import read_network
 
     dataset = Dataset.load(work.path(data))
-    nets = [networks.read_network(work.path(ref), Trunk, work.device) for ref in trunks]
+    nets = [read_network(work.path(ref), Trunk, work.device) for ref in trunks]
     stored = [load_file(work.path(ref) / "cycle.safetensors") for ref in cycles]
     back = [[maps[f"h{k}"].to(work.device) for k in range(len(nets[0].maps))] for maps in stored]
     result = measure_reliability(
@@ -144,15 +147,15 @@ def decodability(
     """How much of each component linear maps read off the exemplary nets, and off an untrained one."""
     from safetensors.torch import save_file
 
-    from featcx_core import networks
-    from featcx_core.components import ComponentTable
-    from featcx_core.data import Dataset
-    from featcx_core.decodability import measure_decodability
+    from featcx_core.analysis.components import ComponentTable
+    from featcx_core.analysis.decodability import measure_decodability
+    from featcx_core.data.images import Dataset
+    from featcx_core.nets.targets import TargetNet
+    from featcx_core.nets.weights import read_network
     from featcx_core.seeds import seeded
-    from featcx_core.targets import TargetNet
 
     dataset = Dataset.load(work.path(data))
-    nets = [networks.read_network(work.path(ref), TargetNet, work.device) for ref in exemplary]
+    nets = [read_network(work.path(ref), TargetNet, work.device) for ref in exemplary]
     with seeded(floor_seed):
         untrained = TargetNet(**nets[0].config).to(work.device).eval()
     images = {"pool": dataset.train_images, "test": dataset.test_images}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featcx_core.specs import DatasetSpec, Numerics, ScheduleSpec
-from featcx_core.store import ArtifactRef, FileRef
+from featcx_core.store.artifacts import ArtifactRef, FileRef
 from tasks.engine import Work, stage
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @stage("data", label="{settings.source}", computes=False)
 def data(work: Work, *, settings: DatasetSpec, files: FileRef | None) -> dict[str, Any]:
     """Decoded images and their splits. A source of the user's own is named by its kind; `files` says where it lies."""
-    from featcx_core.sources import load_dataset
+    from featcx_core.data.sources import load_dataset
 
     where = settings.model_copy(update={"source": f"{settings.source}:{files.path}"}) if files else settings
     loaded = load_dataset(where, work.progress.count)
@@ -54,24 +54,26 @@ def target(
     `code` is the user's module behind a net of their own; its digest is written beside the weights, so that what is made
     from the net depends on it too.
     """
-    from featcx_core import networks, targets
-    from featcx_core.data import Augmented, Dataset, balanced_subset
+    from featcx_core.data.images import Augmented, Dataset, balanced_subset
+    from featcx_core.nets.targets import TargetNet
+    from featcx_core.nets.weights import load_weights
     from featcx_core.seeds import seeded
+    from featcx_core.training.teaching import save_target, train_target
 
     dataset = Dataset.load(work.path(data))
     seen = (
         dataset.pool if samples is None else balanced_subset(dataset.train_labels, dataset.pool, samples, subset_seed)
     )
     with seeded(seed):
-        model = targets.TargetNet(net, dataset.shape, len(dataset.classes), layer, pre_relu, options)
+        model = TargetNet(net, dataset.shape, len(dataset.classes), layer, pre_relu, options)
     history = None
     if weights is not None:
-        networks.load_weights(model.model, Path(weights.path))
+        load_weights(model.model, Path(weights.path))
     else:
         images = Augmented(dataset, seen, work.device)
-        history = targets.train_target(model, images, schedule, **work.training(seed, numerics))
+        history = train_target(model, images, schedule, **work.training(seed, numerics))
     own = {"code": code.digest} if code else {}
-    return targets.save_target(work.folder, model, dataset, seen, work.device, history, **own)
+    return save_target(work.folder, model, dataset, seen, work.device, history, **own)
 
 
 @stage("disentangler", label="m{blocks}")
@@ -92,33 +94,34 @@ def disentangler(
     """Φ of one depth, warm-started from the previous one; on the pool, or as a control on the target's own images."""
     from safetensors.torch import load_file
 
-    from featcx_core import networks
-    from featcx_core.data import Augmented, Dataset
-    from featcx_core.disentangler import Disentangler, train_disentangler
+    from featcx_core.data.images import Augmented, Dataset
+    from featcx_core.nets.disentangler import Disentangler
+    from featcx_core.nets.weights import read_network, save_network
     from featcx_core.seeds import seeded
+    from featcx_core.training.teaching import train_disentangler
 
     dataset = Dataset.load(work.path(data))
     feature, shape = _feature(work.path(target), work.device)
     with seeded(seed):
         net = Disentangler(blocks, dataset.shape, shape, width)
     if previous is not None:
-        net.warm_start(networks.read_network(work.path(previous), Disentangler), identity=identity)
+        net.warm_start(read_network(work.path(previous), Disentangler), identity=identity)
     own = load_file(work.path(target) / "seen.safetensors")["seen"] if images == "seen" else dataset.pool
     samples = Augmented(dataset, own, work.device)
     history = train_disentangler(net, feature, samples, schedule, **work.training(seed, numerics))
-    networks.save_network(net, work.folder)
+    save_network(net, work.folder)
     (work.folder / "history.json").write_text(json.dumps(history._asdict()))
     return {"order": net.order, "loss": history.loss[-1]}
 
 
 def _feature(folder: Path, device: torch.device) -> tuple[nn.Module, tuple[int, int, int]]:
     """The feature of the net in a folder, and its shape: a target's at its layer, a disentangler's output (Task-n)."""
-    from featcx_core import networks
-    from featcx_core.disentangler import Disentangler
-    from featcx_core.targets import TargetNet
+    from featcx_core.nets.disentangler import Disentangler
+    from featcx_core.nets.targets import TargetNet
+    from featcx_core.nets.weights import read_network
 
     if json.loads((folder / "network.json").read_text())["kind"] == Disentangler.__name__:
-        learner = networks.read_network(folder, Disentangler, device)
+        learner = read_network(folder, Disentangler, device)
         return learner, learner.out_shape
-    target = networks.read_network(folder, TargetNet, device)
+    target = read_network(folder, TargetNet, device)
     return target.feature, target.shape

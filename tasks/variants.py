@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from featcx_core.specs import DistilledSpec, Numerics, PrunedSpec, QuantisedSpec, ScheduleSpec
-from featcx_core.store import ArtifactRef
+from featcx_core.store.artifacts import ArtifactRef
 from tasks.engine import Work, stage
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from featcx_core.data import Dataset
-    from featcx_core.targets import TargetNet
+    from featcx_core.data.images import Dataset
+    from featcx_core.nets.targets import TargetNet
 
 
 @stage("distilled", label="T={settings.temperature:g}")
@@ -28,11 +28,12 @@ def distilled(
     numerics: Numerics,
 ) -> dict[str, Any]:
     """A student from the target's initial weights, on its batches: with the target's seed only the loss differs."""
-    from featcx_core.data import Augmented
-    from featcx_core.distillation import train_student
-    from featcx_core.networks import read_network
+    from featcx_core.data.images import Augmented
+    from featcx_core.nets.targets import TargetNet
+    from featcx_core.nets.weights import read_network
     from featcx_core.seeds import seeded
-    from featcx_core.targets import TargetNet, save_target
+    from featcx_core.training.distillation import train_student
+    from featcx_core.training.teaching import save_target
 
     dataset, original, seen = _opened(work, data, target)
     with seeded(seed):
@@ -54,9 +55,9 @@ def pruned(
     work: Work, *, data: ArtifactRef, target: ArtifactRef, settings: PrunedSpec, seed: int, numerics: Numerics
 ) -> dict[str, Any]:
     """The target with its smallest weights at zero."""
-    from featcx_core.compression import prune
-    from featcx_core.data import Augmented
-    from featcx_core.targets import save_target
+    from featcx_core.data.images import Augmented
+    from featcx_core.training.compression import prune
+    from featcx_core.training.teaching import save_target
 
     dataset, net, seen = _opened(work, data, target)
     size = prune(
@@ -75,9 +76,9 @@ def quantised(
     work: Work, *, data: ArtifactRef, target: ArtifactRef, settings: QuantisedSpec, seed: int, numerics: Numerics
 ) -> dict[str, Any]:
     """The target with 2^bits different weights a layer at most."""
-    from featcx_core.compression import quantise
-    from featcx_core.data import Augmented
-    from featcx_core.targets import save_target
+    from featcx_core.data.images import Augmented
+    from featcx_core.training.compression import quantise
+    from featcx_core.training.teaching import save_target
 
     dataset, net, seen = _opened(work, data, target)
     samples = Augmented(dataset, seen, work.device)
@@ -89,9 +90,9 @@ def _opened(work: Work, data: ArtifactRef, target: ArtifactRef) -> tuple[Dataset
     """The data set, the original target and the images that it saw."""
     from safetensors.torch import load_file
 
-    from featcx_core.data import Dataset
-    from featcx_core.networks import read_network
-    from featcx_core.targets import TargetNet
+    from featcx_core.data.images import Dataset
+    from featcx_core.nets.targets import TargetNet
+    from featcx_core.nets.weights import read_network
 
     folder = work.path(target)
     seen = load_file(folder / "seen.safetensors")["seen"]

@@ -19,7 +19,7 @@ os.environ.pop("PREFECT_API_URL", None)
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from featcx_core.sources import load_dataset  # noqa: E402
+from featcx_core.data.sources import load_dataset  # noqa: E402
 from featcx_core.specs import DatasetSpec  # noqa: E402
 
 torch.set_num_threads(1)

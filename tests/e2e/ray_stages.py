@@ -10,9 +10,9 @@ from pathlib import Path
 from prefect import flow
 
 from featcx_core.specs import RunSpec, RuntimeSpec
-from featcx_core.store import Store
-from flows.embedded import PrefectServer, prepare_environment, reporting_to
-from flows.running import Submitter, new_env, settled, task_runner
+from featcx_core.store.artifacts import Store
+from flows.running.embedded import PrefectServer, prepare_environment, reporting_to
+from flows.running.submitting import Submitter, new_env, settled, task_runner
 from tasks.engine import Work, stage
 
 

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-from featcx_core.data import Dataset
-from featcx_core.disentangler import Disentangler
-from featcx_core.kinds import load_network
-from featcx_core.store import Store
-from featcx_core.tasknet import TaskNet
+from featcx_core.analysis.tasknet import TaskNet
+from featcx_core.data.images import Dataset
+from featcx_core.nets.disentangler import Disentangler
+from featcx_core.nets.kinds import load_network
+from featcx_core.store.artifacts import Store
 from tests.e2e.conftest import Finished, featcx
 
 TINY = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from featcx_core.store import Store
+from featcx_core.store.artifacts import Store
 from tests.e2e.conftest import TINY, clean_environment, featcx
 
 ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featcx_core.canvas import DARK, LIGHT
-from featcx_core.figures_pictures import diverging
-from featcx_core.pictures import Pictures, limit_of
+from featcx_core.analysis.pictures import Pictures, limit_of
+from featcx_core.report.canvas import DARK, LIGHT
+from featcx_core.report.facets.maps import diverging
 from tests.e2e.conftest import Finished
 
 CHROMIUM = Path("/usr/bin/chromium")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from featcx_core.store import Store
+from featcx_core.store.artifacts import Store
 
 SCRIPT = """
 import sys

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from featcx_core.components import ComponentTable
-from featcx_core.store import Store
+from featcx_core.analysis.components import ComponentTable
+from featcx_core.store.artifacts import Store
 from tests.e2e.conftest import LEAN, Finished, featcx
 
 ORDER_FIELDS = [

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from prefect.flows import load_flow_from_entrypoint
 
-from flows.deployments import FLOWS
-from flows.timetable import NIGHTLY
+from flows.serving.deployments import FLOWS
+from flows.serving.timetable import NIGHTLY
 from tests.e2e.conftest import clean_environment, featcx
 
 
@@ -60,7 +60,7 @@ class Net(nn.Module):
 """
 TRIGGERED = """
 import json
-from flows.deployments import sweep
+from flows.serving.deployments import sweep
 
 settings = {
     "target": {"net": "fragile_nets:Net", "layer": "body", "schedule": {"draws": 640}},

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from featcx_core.store import Store
+from featcx_core.store.artifacts import Store
 from tests.e2e.conftest import TINY, Finished, clean_environment, featcx
 
 SEEDS = ("--seeds", "0,1")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.presets import load_spec
+from flows.settings import load_spec
 
 PARTS = ("disentangler", "reliability")
 

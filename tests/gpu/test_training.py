@@ -7,16 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from featcx_core import replay
-from featcx_core.compression import prune, quantise
-from featcx_core.data import Augmented
-from featcx_core.disentangler import Disentangler
-from featcx_core.fit import Checkpoint, cross_entropy, fit, reproduce
-from featcx_core.muon import _orthogonalised
-from featcx_core.reliability import Trunk
+from featcx_core.data.images import Augmented
+from featcx_core.nets.disentangler import Disentangler
+from featcx_core.nets.targets import TargetNet
+from featcx_core.nets.trunk import Trunk
 from featcx_core.seeds import seeded
 from featcx_core.specs import Numerics, ScheduleSpec
-from featcx_core.targets import TargetNet
+from featcx_core.training import replay
+from featcx_core.training.checkpoint import Checkpoint
+from featcx_core.training.compression import prune, quantise
+from featcx_core.training.fit import cross_entropy, fit, reproduce
+from featcx_core.training.muon import _orthogonalised
 from tests.core.test_fit import Stop, interrupt, same
 
 GPU = torch.device("cuda")

@@ -9,13 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from featcx_core import readings, shapley
-from featcx_core.components import ComponentTable, extract
-from featcx_core.networks import save_network
-from featcx_core.shapley import coalition_losses, shapley_values
-from featcx_core.significance import measure_significance
+from featcx_core.analysis.components import ComponentTable, extract
+from featcx_core.analysis.significance import measure_significance
+from featcx_core.nets.targets import TargetNet
+from featcx_core.nets.weights import save_network
+from featcx_core.report.facets.shapley import read_shapley
+from featcx_core.shapley import values as shapley
+from featcx_core.shapley.values import coalition_losses, shapley_values
 from featcx_core.specs import AnalysisSpec
-from featcx_core.targets import TargetNet
 from tasks import analyse
 
 
@@ -77,4 +78,4 @@ def test_shards_make_the_table_of_effectiveness(tmp_path, digits, players, monke
     assert errors.max() < exact.abs().max()
     np.testing.assert_allclose(table.shapley_train_sampling, errors.square().sum(0).sqrt() / len(errors))
     assert (table.shapley_test_sampling > 0).all()
-    assert "coalitions were sampled" in readings.shapley({"effectiveness": table.reset_index()})
+    assert "coalitions were sampled" in read_shapley({"effectiveness": table.reset_index()})

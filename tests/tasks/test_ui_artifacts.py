@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tasks import ui
-from tasks.engine import Env
+from tasks.env import Env
 from tasks.progress import Progress
 
 PREFECTS_KEY = re.compile(r"^[a-z0-9-]+$")

@@ -1,0 +1,1 @@
+"""Components in, tidy tables out: one analysis a file."""

@@ -1,0 +1,197 @@
+"""Reliability: the part of a feature that nets trained for the same task share, up to linear maps of channels."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from featcx_core.analysis.bootstrap import covariance, interval
+from featcx_core.analysis.components import ComponentTable
+from featcx_core.nets.trunk import Trunk
+from featcx_core.seeds import generator
+from featcx_core.training.checkpoint import Checkpoint, read, write
+
+Forward = Callable[[Tensor], Tensor]
+
+
+@torch.no_grad()
+def second_moment(psi: Forward, batches: Iterable[Tensor]) -> Tensor:
+    """Σ = E[ψψᵀ] over samples and positions, float64 (C, C), from normalised images."""
+    total, count = None, 0
+    for images in batches:
+        flat = psi(images).transpose(0, 1).flatten(1).double()
+        total = flat @ flat.T if total is None else total + flat @ flat.T
+        count += flat.shape[1]
+    if total is None:
+        raise ValueError("no images to take the second moment of")
+    return total / count
+
+
+class _Adam:
+    """Adam of one small tensor (Kingma and Ba 2015, arXiv:1412.6980), at half of what torch.optim's bookkeeping takes."""
+
+    BETAS, EPSILON = (0.9, 0.999), 1e-8
+
+    def __init__(self, like: Tensor) -> None:
+        self.mean, self.square, self.steps = torch.zeros_like(like), torch.zeros_like(like), 0
+
+    def step(self, value: Tensor, grad: Tensor, rate: float) -> None:
+        """Moves `value` against its gradient, in place."""
+        (first, second), self.steps = self.BETAS, self.steps + 1
+        self.mean.lerp_(grad, 1 - first)
+        self.square.mul_(second).addcmul_(grad, grad, value=1 - second)
+        spread = self.square.sqrt().div_(math.sqrt(1 - second**self.steps)).add_(self.EPSILON)
+        value.addcdiv_(self.mean, spread, value=-rate / (1 - first**self.steps))
+
+
+@torch.no_grad()
+def fit_cycle(
+    second_moment: Tensor,
+    maps: Sequence[Tensor],
+    *,
+    steps: int = 32_000,
+    rounds: int = 10,
+    lr: float = 1e-3,
+    lr_end: float = 1e-4,
+    start: Sequence[Tensor] | None = None,
+    seed: int = 0,
+    checkpoint: Checkpoint | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> list[Tensor]:
+    """The maps back h_k that minimise Σ_r Σ_k ‖(h_k g_k − I) ψ_{r−1}‖², ψ_r = A ψ_{r−1}, A = (1/K) Σ_k h_k g_k.
+
+    Only channels are mixed, so the loss depends on the images through Σ = E[ψψᵀ] alone, and for round r it is
+    Σ_k tr((h_k g_k − I) Σ_r (h_k g_k − I)ᵀ) / C with Σ_r = A^{r−1} Σ (A^{r−1})ᵀ, whose gradient is exact here. The schedule
+    is the authors': epochs of `rounds` passes, one r a pass, 32 steps each, Adam, the gradient stopped through ψ_{r−1}.
+
+    Departures from the authors' code:
+        1. Expectations over all images replace minibatches, so no noise of sampling enters the maps.
+        2. The exact minimiser is h_k = g_k⁻¹ with zero loss, so where the optimiser stops defines the published metric;
+           see `Reliability.shrinkage`.
+
+    Args:
+        second_moment: Σ (C, C).
+        maps: g_k (C_k, C).
+        start: h_k (C, C_k) to begin with, for instance of the previous depth; PyTorch's initial weights if None.
+        checkpoint: saved at the ends of epochs, at intervals by time; resumed from when its key is this one's.
+
+    Returns:
+        h_k (C, C_k), of Σ's type.
+    """
+    channels, widest = len(second_moment), max(len(g) for g in maps)
+    sigma, identity = second_moment, torch.eye(channels).to(second_moment)
+    # One tensor for all k: narrower nets are padded with zero rows, whose columns of h get no gradient.
+    g = torch.stack([nn.functional.pad(m.to(sigma), (0, 0, 0, widest - len(m))) for m in maps])
+    if start is None:
+        bound, rng = [len(m) ** -0.5 for m in maps], generator(seed)
+        start = [(2 * torch.rand(channels, len(m), generator=rng) - 1) * b for m, b in zip(maps, bound, strict=True)]
+    h = torch.stack([nn.functional.pad(m.to(sigma), (0, widest - m.shape[1])) for m in start])
+    adam, back = _Adam(h), g.mT.contiguous()
+    epochs, first, saved = max(1, round(steps / (32 * rounds))), 0, time.monotonic()
+    if checkpoint is not None and (found := read(checkpoint)) is not None:
+        state, first, _ = found
+        h, adam.mean, adam.square = (state[name].to(h) for name in ("h", "mean", "square"))
+    adam.steps = done = first * rounds * 32
+    total = epochs * rounds * 32
+    for epoch in range(first, epochs):
+        rate = lr * (lr_end / lr) ** (epoch / max(1, epochs - 1))
+        for r in range(rounds):
+            for _ in range(32):
+                there_and_back = torch.bmm(h, g)
+                root = torch.linalg.matrix_power(there_and_back.mean(0), r)
+                moment = root @ sigma @ root.T
+                errors = (there_and_back - identity).view(-1, channels)  # one product for all k
+                adam.step(h, torch.bmm((errors @ moment).view_as(there_and_back), back).mul_(2 / channels), rate)
+            done += 32
+        if on_step is not None:
+            on_step(done, total)
+        if checkpoint is not None and time.monotonic() - saved > checkpoint.seconds and done < total:
+            write(checkpoint, {"h": h, "mean": adam.mean, "square": adam.square}, epoch + 1)
+            saved = time.monotonic()
+    return [part[:, : len(m)] for part, m in zip(h, maps, strict=True)]
+
+
+def reliable_map(maps: Sequence[Tensor], back: Sequence[Tensor], rounds: int) -> Tensor:
+    """M (C_target, C) with Φ^reli = M ψ: g_target A^rounds."""
+    cycle = torch.stack([h.double() @ g.double() for h, g in zip(back, maps, strict=True)]).mean(0)
+    return maps[0].double() @ torch.linalg.matrix_power(cycle, rounds)
+
+
+class Reliability(NamedTuple):
+    """A row an order.
+
+    Columns: `fit` Var[gψ]/Var[Φ], `shrinkage` Var[gψ_R]/Var[gψ], their product `reliability` Var[Φ^reli]/Var[Φ] with its
+    interval; per component `component_ratio` Var[c^reli]/Var[c] (no share: it can pass 1, which `above_one` flags),
+    `reliable_share` Var[c^reli]/Var[f] and `unreliable_share` Var[c − c^reli]/Var[f]. `draws`: column → (B, L).
+    """
+
+    orders: pd.DataFrame
+    draws: dict[str, Tensor]
+
+
+@torch.no_grad()
+def measure_reliability(
+    table: ComponentTable,
+    trunks: Sequence[Trunk],
+    back: Sequence[Sequence[Tensor]],
+    images: Callable[[Tensor], Tensor],
+    *,
+    rounds: int,
+    bootstrap: int,
+    confidence: float,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> Reliability:
+    """Reliability over the rows of a table (the pool's), METHOD §5; Ren et al. 2021, eqs. 5 to 7.
+
+    Args:
+        table: the components.
+        trunks, back: ψ with g_k, and h_k, of each order.
+        images: sample numbers to normalised images.
+        rounds: R at which the reliable part is read.
+    """
+    players = len(table.orders)
+    readers = [
+        (trunk.psi, own * trunk.matrices()[0].double(), own * reliable_map(trunk.matrices(), h, rounds).to(device))
+        for trunk, h in zip(trunks, back, strict=True)
+        for own in [trunk.own_scale]
+    ]
+
+    def maps():  # type: ignore[no-untyped-def]  # (b, 3L + 1, C, H, W): Φ, gψ and Φ^reli of each order, then f
+        for batch in table.batches([*table.tensor_columns, "sample"], 128):
+            parts = torch.stack([batch[name].float() for name in table.tensor_columns], 1).to(device).cumsum(1)
+            x = images(batch["sample"])
+            psi = [trunk(x).double() for trunk, _, _ in readers]
+            through = [torch.einsum("oc,nchw->nohw", g, p) for (_, g, _), p in zip(readers, psi, strict=True)]
+            reliable = [torch.einsum("oc,nchw->nohw", m, p) for (_, _, m), p in zip(readers, psi, strict=True)]
+            yield torch.cat([parts[:, :-1], torch.stack([*through, *reliable], 1).float(), parts[:, -1:]], 1)
+
+    moments = covariance(maps(), len(table), bootstrap, seed, device)
+    unit = torch.eye(3 * players + 1)
+    phi, through, reliable, f = unit[:players], unit[players : 2 * players], unit[2 * players : -1], unit[-1]
+    c = torch.cat([phi[:1], phi[1:] - phi[:-1]])
+    c_reliable = torch.cat([reliable[:1], reliable[1:] - reliable[:-1]])
+    ratios = {
+        "fit": (through, phi),
+        "shrinkage": (reliable, through),
+        "reliability": (reliable, phi),
+        "component_ratio": (c_reliable, c),
+        "reliable_share": (c_reliable, f.expand(players, -1)),
+        "unreliable_share": (c - c_reliable, f.expand(players, -1)),
+    }
+    columns: dict[str, list[float] | list[int] | list[bool]] = {"order": list(table.orders)}
+    draws: dict[str, Tensor] = {}
+    for name, (above, below) in ratios.items():
+        (a, a_draws), (b, b_draws) = moments.variance(above), moments.variance(below)
+        draws[name] = a_draws / b_draws
+        ends = [interval(column, confidence) for column in draws[name].T]
+        columns |= {name: (a / b).tolist(), f"{name}_low": [e[0] for e in ends], f"{name}_high": [e[1] for e in ends]}
+    frame = pd.DataFrame(columns)
+    frame["above_one"] = frame.component_ratio > 1
+    return Reliability(frame, draws)

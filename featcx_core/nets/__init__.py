@@ -1,0 +1,1 @@
+"""What computes: targets cut at a layer, disentanglers, trunks; never how they are trained."""

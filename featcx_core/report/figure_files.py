@@ -1,0 +1,63 @@
+"""Figures as files: SVG in light and dark and a PNG, with the same bytes each time and from any thread."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from featcx_core.report.canvas import DARK, LIGHT
+from featcx_core.wording import Frames
+
+FigureFunction = Callable[..., Figure]
+"""`(frames, theme, coverage=None) -> Figure`; `coverage` of the intervals as a fraction, told in the figure."""
+PNG_DPI = 200
+
+
+class Picture(NamedTuple):
+    """The files of one figure."""
+
+    light: Path
+    dark: Path
+    png: Path
+
+
+def save(draw: FigureFunction, frames: Frames, folder: Path, name: str, coverage: float | None = None) -> Picture:
+    """Writes `<name>.svg`, `<name>-dark.svg` and `<name>.png` (light, 200 dpi); the same frames give the same bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    picture = Picture(folder / f"{name}.svg", folder / f"{name}-dark.svg", folder / f"{name}.png")
+    image, figure = BytesIO(), draw(frames, LIGHT, coverage=coverage)
+    picture.light.write_bytes(svg(figure))
+    picture.dark.write_bytes(svg(draw(frames, DARK, coverage=coverage)))
+    figure.set_layout_engine("none")  # laid out once for both
+    figure.set_dpi(PNG_DPI)
+    FigureCanvasAgg(figure).print_png(image, metadata={"Software": None})
+    picture.png.write_bytes(image.getvalue())
+    return picture
+
+
+_SALT = threading.Lock()
+SVG: Any = {"svg.hashsalt": "featcx", "svg.fonttype": "path"}
+
+
+def svg(figure: Figure) -> bytes:
+    """The figure as SVG without date, version or outside address."""
+    out, metadata = BytesIO(), {"Date": None, "Creator": None, "Format": None, "Type": None}
+    # Ids are random unless salted, and the salt is read from rcParams alone.
+    with _SALT:
+        kept = {key: matplotlib.rcParams[key] for key in SVG}
+        try:
+            matplotlib.rcParams.update(SVG)
+            FigureCanvasSVG(figure).print_svg(out, metadata=metadata)
+        finally:
+            matplotlib.rcParams.update(kept)
+    text = re.sub(r"<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>", "", out.getvalue().decode(), flags=re.DOTALL)
+    return re.sub(r"\n\s*\n", "\n", text).encode()

@@ -1,0 +1,58 @@
+"""The report's sections: which frames, figure, reading, flags and table columns make each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from featcx_core.report.figure_files import FigureFunction
+from featcx_core.report.tables import Column
+from featcx_core.wording import Frames
+
+
+@dataclass(frozen=True)
+class Section:
+    """One analysis of one network.
+
+    Attributes:
+        name: of the figure's files, the anchor and the note that stands in for missing frames.
+        about: the quantity, in symbols.
+        tables: frame → its columns; the frames that the figure and the reading need.
+        needs: the frames without which there is no section: all, or any one of `tables`.
+        widget: what the page lets the reader move, as the template's `slider` wants it.
+        optional: left out of the page, not told of, where its frames are missing.
+        paper: what the paper has to compare with.
+    """
+
+    name: str
+    title: str
+    about: str
+    figure: FigureFunction
+    reading: Callable[[Frames], str]
+    tables: dict[str, tuple[Column, ...]]
+    needs: Callable[[list[bool]], bool] = all
+    flags: Callable[[Frames], list[str]] = lambda frames: []
+    wide: bool = False
+    widget: Callable[[Frames], dict[str, Any]] = lambda frames: {}
+    paper: str = ""
+    optional: bool = False
+
+
+def _integer(value: Any) -> str:
+    return f"{int(value):,}"
+
+
+def _order(value: Any) -> str:
+    return _integer(value) if value else "–"
+
+
+def _size(value: Any) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def _yes(value: Any) -> str:
+    return "yes" if value else "no"
+
+
+ORDER = Column("order", "order", _order)

@@ -1,0 +1,1 @@
+"""The game of the components: coalitions, exact and sampled values, interactions."""

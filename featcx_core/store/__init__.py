@@ -1,0 +1,1 @@
+"""Where results lie and when they count: keys, versions of code, artifacts, pruning."""

@@ -1,0 +1,283 @@
+"""The artifact store: folders under content-addressed keys, each with a manifest that explains it.
+
+`<root>/<stage>/<key>/` holds the payload and `manifest.json`. Folders appear by a rename, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from featcx_core.errors import InputError
+from featcx_core.store.keys import digest
+
+MANIFEST = "manifest.json"
+
+
+class ArtifactRef(BaseModel):
+    """What travels between tasks: which artifact, and the digest of its content. Its path is relative to the store."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stage: str
+    key: str
+    digest: str
+
+    @property
+    def path(self) -> str:
+        """The folder, relative to the store's root."""
+        return f"{self.stage}/{self.key}"
+
+
+class FileRef(BaseModel):
+    """A user's files: the digest of their bytes counts in a key, the path does not."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    digest: str
+
+    @staticmethod
+    def of(path: str | Path, files: Sequence[Path]) -> FileRef:
+        """A reference to `files` in or at `path`: their bytes and their names below it count."""
+        root = Path(path).expanduser()
+        named = [[str(file.relative_to(root)) if file != root else "", _known_sha256(file)] for file in files]
+        return FileRef(path=str(path), digest=digest(named))
+
+
+class Damage(NamedTuple):
+    """A file of an artifact that is missing or changed."""
+
+    artifact: str
+    file: str
+    reason: str
+
+
+class Store:
+    """A folder of artifacts.
+
+    Args:
+        root: made when the first artifact is written.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).absolute()
+
+    def path(self, ref: ArtifactRef) -> Path:
+        """The artifact's folder."""
+        return self.root / ref.path
+
+    def manifest(self, ref: ArtifactRef) -> dict[str, Any]:
+        """The artifact's manifest."""
+        return json.loads((self.path(ref) / MANIFEST).read_text())
+
+    def find(self, stage: str, key: str, remember: bool = True) -> ArtifactRef | None:
+        """The artifact when it is there and whole, else None.
+
+        Each file's size, time and inode are held against the last full check; it is hashed anew when they changed, and
+        that check is noted in the store if `remember`.
+        """
+        folder = self.root / stage / key
+        try:
+            manifest = _manifest(folder)
+            stamps = {name: _stamp(folder / name) for name in (*manifest["files"], MANIFEST)}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        memo = self._memo(stage, key)
+        try:
+            fresh = json.loads(memo.read_text()) == stamps
+        except (OSError, ValueError):
+            fresh = False
+        if not fresh:
+            if self._damage(folder, manifest):
+                return None
+            if remember:
+                _write(memo, json.dumps(stamps))
+        return ArtifactRef(stage=stage, key=key, digest=manifest["digest"])
+
+    @contextlib.contextmanager
+    def lock(self, stage: str, key: str) -> Iterator[None]:
+        """Holds the key for this thread; the kernel lets go of it when the holder dies."""
+        path = self.root / ".locks" / f"{stage}-{key}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def publish(self, stage: str, key: str, fill: Callable[[Path], dict[str, Any]]) -> ArtifactRef:
+        """Has `fill` write a payload into a fresh folder, then moves it into place with the manifest it returns.
+
+        `fill`'s manifest may name files under 'volatile': they are checked like the others but are no part of the
+        artifact's digest, since they tell times and places.
+        """
+        folder = self.root / ".partial" / f"{stage}-{key[:12]}-{uuid.uuid4().hex[:8]}"
+        aside = folder.with_name(f"{folder.name}-damaged")
+        folder.mkdir(parents=True)
+        try:
+            manifest = fill(folder)
+            names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+            files = {
+                name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in names
+            }
+            content = _content(files, manifest.get("volatile", ()))
+            manifest = {"stage": stage, "key": key, "digest": content} | manifest | {"files": files}
+            _write(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
+            for name in names:
+                _sync(folder / name)
+            final = self.root / stage / key
+            final.parent.mkdir(parents=True, exist_ok=True)
+            if final.exists():  # damaged, or find() would have served it
+                final.rename(aside)
+            folder.rename(final)
+            _sync(final.parent)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(aside, ignore_errors=True)
+        stamps = {name: _stamp(final / name) for name in (*files, MANIFEST)}
+        _write(self._memo(stage, key), json.dumps(stamps))
+        return ArtifactRef(stage=stage, key=key, digest=content)
+
+    def manifests(self) -> list[dict[str, Any]]:
+        """All manifests, oldest first."""
+        found = []
+        for path in self.root.glob(f"[!.]*/*/{MANIFEST}"):
+            with contextlib.suppress(OSError, ValueError):
+                found.append(_manifest(path.parent))
+        return sorted(found, key=lambda m: (m.get("started", ""), m["stage"], m["key"]))
+
+    def resolve(self, key: str) -> dict[str, Any]:
+        """The manifest of the one artifact whose key, or stage/key, starts with `key`.
+
+        Raises:
+            InputError: when none or several do.
+        """
+        stage, _, prefix = key.rpartition("/")
+        found = [m for m in self.manifests() if m["key"].startswith(prefix) and stage in ("", m["stage"])]
+        if len(found) != 1:
+            many = "; ".join(f"{m['stage']}/{m['key'][:12]}" for m in found[:5])
+            raise InputError(
+                f"Several artifacts start with '{key}': {many}. Give more of the key."
+                if found
+                else f"No artifact in {self.root} has a key that starts with '{key}'; see `featcx artifacts list`."
+            )
+        return found[0]
+
+    def lineage(self, refs: Iterable[ArtifactRef]) -> list[dict[str, Any]]:
+        """The manifests of these artifacts and of all that they were made from, inputs before what uses them."""
+        found: dict[str, dict[str, Any]] = {}
+
+        def visit(value: Any) -> None:
+            if isinstance(value, list):
+                for entry in value:
+                    visit(entry)
+            elif isinstance(value, dict) and set(value) == {"stage", "key", "digest"}:
+                path = f"{value['stage']}/{value['key']}"
+                if path not in found:
+                    manifest = self.manifest(ArtifactRef(**value))
+                    visit(manifest["lineage"])
+                    found[path] = manifest
+            elif isinstance(value, dict):
+                visit(list(value.values()))
+
+        visit([ref.model_dump() for ref in refs])
+        return list(found.values())
+
+    def verify(self) -> list[Damage]:
+        """Hashes every file of every artifact; the damaged ones, empty when all is well."""
+        damaged = []
+        for folder in sorted(p.parent for p in self.root.glob(f"[!.]*/*/{MANIFEST}")):
+            name = str(folder.relative_to(self.root))
+            try:
+                manifest = _manifest(folder)
+                damaged += [Damage(name, *entry) for entry in self._damage(folder, manifest)]
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                damaged.append(Damage(name, MANIFEST, f"cannot be read ({error})"))
+        for folder in sorted(p for p in self.root.glob("[!.]*/*") if p.is_dir() and not (p / MANIFEST).exists()):
+            damaged.append(Damage(str(folder.relative_to(self.root)), MANIFEST, "is missing"))
+        return damaged
+
+    def _damage(self, folder: Path, manifest: dict[str, Any]) -> list[tuple[str, str]]:
+        found = []
+        for name, entry in manifest["files"].items():
+            path = folder / name
+            if not path.is_file():
+                found.append((name, "is missing"))
+            elif path.stat().st_size != entry["bytes"] or _sha256(path) != entry["sha256"]:
+                found.append((name, "has changed since it was written"))
+        if _content(manifest["files"], manifest.get("volatile", ())) != manifest["digest"]:
+            found.append((MANIFEST, "does not fit its files"))
+        return found
+
+    def _memo(self, stage: str, key: str) -> Path:
+        return self.root / ".checks" / f"{stage}-{key}.json"
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """A folder's manifest.
+
+    Raises:
+        OSError, ValueError: when it cannot be read or lacks what every manifest has.
+    """
+    manifest = json.loads((folder / MANIFEST).read_text())
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(files, dict) or not {"stage", "key", "digest"} <= set(manifest):
+        raise ValueError("no manifest of featcx")
+    if not all(isinstance(entry, dict) and {"bytes", "sha256"} <= set(entry) for entry in files.values()):
+        raise ValueError("its list of files is damaged")
+    return manifest
+
+
+def _content(files: dict[str, Any], volatile: Collection[str]) -> str:
+    """The digest of an artifact's content: names and hashes of the files that are not volatile."""
+    return digest({name: entry["sha256"] for name, entry in files.items() if name not in volatile})
+
+
+def _stamp(path: Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+
+
+def _known_sha256(path: Path) -> str:
+    """The hash of a user's file, read once by a process while the file stays as it is."""
+    stat = path.stat()
+    return _stamped_sha256(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+@functools.cache
+def _stamped_sha256(path: Path, size: int, changed: int, inode: int) -> str:
+    return _sha256(path)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a small file so that a reader sees the old text or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
+    with open(fresh, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.rename(path)

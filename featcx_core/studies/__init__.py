@@ -1,0 +1,1 @@
+"""What many targets say together: prediction, the paper's claims, their measures."""

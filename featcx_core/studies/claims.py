@@ -1,0 +1,240 @@
+"""Claims 1–4 of the paper against a sweep: a measure for each seed, its mean with an interval over seeds, a verdict.
+
+The paper (Ren et al. 2021, arXiv:2006.15920; METHOD §8) states its claims on curves of one net each. Here a claim is a region
+that a measure should lie in: 'supported' where the whole interval lies inside, 'contradicted' where it lies outside, else
+'not decided'. What 'little' and 'about' mean is not in the paper; `LITTLE` and `ABOUT` are ours.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pandas as pd
+from scipy.stats import t as student
+
+from featcx_core.studies import measures
+
+SUPPORTED, CONTRADICTED, OPEN = "supported", "contradicted", "not decided"
+FEW = 3  # seeds; two can agree to the last digit by chance, and then bound nothing
+LITTLE = 0.1  # of the weight of all orders, moved beyond what another seed moves
+ABOUT = 1.5  # times or by; tested orders nearly double, so the nearest one is within a factor of 1.4
+ALL = "all"  # in the column 'group': the mean over groups, which alone has a verdict
+NO_NETS = "it was not measured, which takes exemplary nets"
+Region = tuple[float, float]
+
+
+class Estimate(NamedTuple):
+    """A mean over seeds, its interval (NaN with fewer than two) and the number of seeds."""
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One part of a claim.
+
+    Attributes:
+        name: '1a', …; the first letter is the claim's number.
+        says: the claim in a few words.
+        unit: of the value, to follow it.
+        about: what the value is.
+        measure: sweep → a row a (group, seed): value, targets; and value_low, value_high where it lies between them.
+        region: where the claim has the mean of `value`, open.
+        shown: the value in its unit.
+        absent: why there is no value, where there is none.
+        sizes: whether it takes two sizes.
+    """
+
+    name: str
+    says: str
+    unit: str
+    about: str
+    measure: Callable[[pd.DataFrame], pd.DataFrame]
+    region: Region
+    shown: Callable[[float], float] = float
+    absent: str = ""
+    sizes: bool = True
+
+
+def assess(sweep: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """Every statement over the whole sweep, with a verdict, and in each group, without.
+
+    A seed's value is the mean over the groups that it has. Seeds move subset, target and disentanglers; test images and
+    exemplary nets are the same for all, so the intervals hold for these.
+
+    Args:
+        sweep: a row a (target, order), columns as `featcx_core.report.sweep.page` takes them, and `group`.
+        confidence: of the intervals, a fraction.
+
+    Returns:
+        A row a (statement, group): statement, says, group, value, value_low, value_high, unit, seeds, targets, verdict,
+        missing (what keeps it from being decided; empty where nothing does).
+    """
+    rows = []
+    for statement in STATEMENTS:
+        values = statement.measure(sweep).dropna(subset="value")
+        parts = {ALL: values}
+        if sweep["group"].nunique() > 1:
+            parts |= {str(group): own for group, own in values.groupby("group", sort=False)}
+        for group, own in parts.items():
+            found = _estimate(own, confidence)
+            missing = _missing(statement, sweep, found.seeds) if group == ALL else ""
+            value, low, high = (statement.shown(end) for end in found[:3])
+            rows.append(
+                {
+                    "statement": statement.name,
+                    "says": statement.says,
+                    "group": group,
+                    "value": value,
+                    "value_low": low,
+                    "value_high": high,
+                    "unit": statement.unit,
+                    "seeds": found.seeds,
+                    "targets": int(own["targets"].sum()),
+                    "verdict": "" if group != ALL else OPEN if missing else verdict(found, statement.region),
+                    "missing": missing,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _estimate(values: pd.DataFrame, confidence: float) -> Estimate:
+    """The mean over groups, then over seeds; where a value is known only to lie between two, the interval is that of both."""
+    names = ("value", "value_low", "value_high") if "value_low" in values else ("value",) * 3
+    mean, low, high = (over_seeds(values.groupby("seed")[name].mean(), confidence) for name in names)
+    return mean._replace(low=low.low, high=high.high)
+
+
+def over_seeds(values: pd.Series, confidence: float) -> Estimate:
+    """The mean of one value a seed with Student's t interval.
+
+    A bootstrap over so few seeds is too narrow: of two or three it excludes zero whenever their signs agree.
+    """
+    x = values.to_numpy(float)
+    if len(x) < 2:
+        return Estimate(float(x.mean()) if len(x) else math.nan, math.nan, math.nan, len(x))
+    half = float(student.ppf(0.5 + confidence / 2, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x)))
+    return Estimate(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x))
+
+
+def verdict(found: Estimate, region: Region) -> str:
+    """Whether the whole interval lies in the region, or outside it."""
+    if found.seeds < FEW:
+        return OPEN
+    if region[0] < found.low and found.high < region[1]:
+        return SUPPORTED
+    return CONTRADICTED if found.high < region[0] or found.low > region[1] else OPEN
+
+
+def _missing(statement: Statement, sweep: pd.DataFrame, seeds: int) -> str:
+    """What keeps a statement from being decided, and how to get it."""
+    if statement.sizes and sweep.groupby("group")["samples"].nunique().max() < 2:
+        size = int(sweep["samples"].iloc[0])
+        return f"there is one size, so add others, e.g. --sizes {max(1, size // 2)},{size},{2 * size}"
+    if not seeds and statement.absent:
+        return statement.absent
+    if seeds >= FEW:
+        return ""
+    own = [int(seed) for seed in sweep["seed"].unique()]
+    more = sorted([*own, *itertools.islice((s for s in itertools.count() if s not in own), FEW - max(1, seeds))])
+    told = f"{seeds} seeds bound too little" if seeds > 1 else "one seed bounds nothing"
+    return f"{told}, so add others, e.g. --seeds {','.join(map(str, more))}"
+
+
+def _points(value: float) -> float:
+    return 100 * value
+
+
+RISE, FALL = (0.0, math.inf), (-math.inf, 0.0)
+STATEMENTS = (
+    Statement(
+        "1a",
+        "the reliability ratio rises with samples",
+        "per doubling of samples",
+        "slope of Σρr / Σρ on log2(samples), r the reliability ratio and ρ the significance of each order",
+        measures.reliability_slopes,
+        RISE,
+        absent=NO_NETS,
+    ),
+    Statement(
+        "1b",
+        "decodability above its floor rises with samples",
+        "points per doubling of samples",
+        "the same with r the decodability less its floor",
+        measures.decodability_slopes,
+        RISE,
+        _points,
+        absent=NO_NETS,
+    ),
+    Statement(
+        "1c",
+        "the distribution of significance changes little",
+        "points of weight beyond seeds",
+        "weight of significance that moves from the smallest to the largest size (total variation), less what moves "
+        f"between two seeds of one size; 'little': less than {100 * LITTLE:g} points",
+        measures.shift,
+        (-math.inf, LITTLE),
+        _points,
+    ),
+    Statement(
+        "2",
+        "effectiveness peaks at about half the target's depth",
+        "times half the depth",
+        "order of the highest effectiveness (a parabola over log order gives it between tested orders) over half the "
+        f"depth, geometric mean; 'about': within a factor of {ABOUT:g}",
+        measures.peak_ratios,
+        (-math.log2(ABOUT), math.log2(ABOUT)),
+        lambda value: 2.0**value,
+        absent="each peak stands at the lowest or the highest order tested, or no depth is known, so add targets whose half "
+        "depth lies among the orders, e.g. deeper ones with --archs",
+        sizes=False,
+    ),
+    Statement(
+        "3a",
+        "over-fitting of low orders falls with samples",
+        "points per doubling of samples",
+        "slope of the over-fitting level on log2(samples), mean over orders up to the median",
+        measures.low_slopes,
+        FALL,
+        _points,
+        absent="no low order has stable values at two sizes",
+    ),
+    Statement(
+        "3b",
+        "it falls more than that of high orders",
+        "points per doubling of samples",
+        "the same over the orders above the median, less that of the low ones",
+        measures.slope_differences,
+        RISE,
+        _points,
+        absent="high and low orders lack stable values at two sizes",
+    ),
+    Statement(
+        "4a",
+        "Φ of the chosen order in place of f raises test accuracy",
+        "points of test accuracy",
+        "accuracy with Φ less accuracy with f",
+        measures.gains,
+        RISE,
+        _points,
+        sizes=False,
+    ),
+    Statement(
+        "4b",
+        "middle orders do so most",
+        "points of test accuracy",
+        "accuracy with Φ, mean of the middle orders less the better of the lowest and the highest",
+        measures.middle_orders,
+        RISE,
+        _points,
+        absent="it takes three orders or more",
+        sizes=False,
+    ),
+)

@@ -1,0 +1,1 @@
+"""How nets learn: the one loop, its optimiser and checkpoints, and what each kind of net is taught."""

@@ -1,0 +1,124 @@
+"""How each kind of net learns: what it is asked to do, on the one training loop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from featcx_core.data.images import Augmented, Dataset
+from featcx_core.nets.disentangler import Disentangler
+from featcx_core.nets.targets import (
+    TargetNet,
+)
+from featcx_core.nets.trunk import Trunk
+from featcx_core.nets.unit import Unit
+from featcx_core.nets.weights import save_network
+from featcx_core.seeds import generator
+from featcx_core.specs import ScheduleSpec
+from featcx_core.training.fit import FitResult, Training, cross_entropy, fit, predict, reproduce
+
+
+def train_target(
+    net: TargetNet,
+    data: Augmented,
+    schedule: ScheduleSpec,
+    **how: Unpack[Training],
+) -> dict[str, Any]:
+    """Trains a target on the images that it is to see by cross-entropy; the loss curve, by samples drawn."""
+    return fit(net, data, cross_entropy, schedule, **how)._asdict()
+
+
+def score_target(net: TargetNet, data: Dataset, seen: Tensor, device: torch.device | str = "cpu") -> dict[str, float]:
+    """Accuracy and cross-entropy in nats on the seen and on the test images, without augmentation."""
+    scores = {}
+    for split, name in (("seen", "train"), ("test", "test")):
+        images, labels, _ = data.split(split, seen)
+        logits = predict(net.to(device).eval(), images, data.normalise, device)
+        scores[f"{name}_accuracy"] = float((logits.argmax(1) == labels).double().mean())
+        scores[f"{name}_loss"] = float(F.cross_entropy(logits.double(), labels))
+    return scores
+
+
+def save_target(
+    folder: Path,
+    net: TargetNet,
+    data: Dataset,
+    seen: Tensor,
+    device: torch.device | str,
+    history: dict[str, Any] | None,
+    **extra: Any,
+) -> dict[str, float]:
+    """Writes what every target's artifact holds: the network, seen.safetensors and scores.json; the scores.
+
+    Args:
+        seen: indices of the training images that the net saw.
+        history: the loss curve, None for a net that was not trained by one.
+        extra: further JSON-able entries of scores.json.
+    """
+    save_network(net, folder)
+    save_file({"seen": seen}, folder / "seen.safetensors")
+    scores = score_target(net, data, seen, device)
+    (folder / "scores.json").write_text(json.dumps({"scores": scores, "history": history, **extra}, indent=1))
+    return scores
+
+
+def train_trunk(
+    trunk: Trunk,
+    features: Sequence[nn.Module],
+    data: Augmented,
+    schedule: ScheduleSpec,
+    **how: Unpack[Training],
+) -> FitResult:
+    """Trains ψ and g_k: min Σ_k E‖f_k(x) − g_k(ψ(x))‖² over augmented images (Ren et al. 2021, eq. 5).
+
+    Each f_k is learned standardised, so all weigh alike. (The paper adds raw errors.)
+
+    Raises:
+        InputError: for a feature that does not vary.
+    """
+    trunk, features = trunk.to(data.device), [feature.to(data.device) for feature in features]
+    units = [unit for unit in trunk.units if isinstance(unit, Unit)]
+    for unit, feature in zip(units, features, strict=True):
+        learn_unit(unit, feature, data)
+    return fit(trunk, data, reproduce(*features, units=units), schedule, **how)
+
+
+UNIT_ROWS = 2000
+
+
+def train_disentangler(
+    net: Disentangler,
+    feature: nn.Module,
+    data: Augmented,
+    schedule: ScheduleSpec,
+    **how: Unpack[Training],
+) -> FitResult:
+    """Trains Φ to reproduce the feature f on augmented images: min E‖f(x) − Φ(x)‖² (Ren et al. 2021, eq. 2).
+
+    The error is taken in units of f's deviation, so the result does not depend on the unit that f comes in.
+
+    Args:
+        net: fresh, whose unit is then measured on `data`, or warm-started.
+        feature: f, of a frozen target in evaluation mode.
+        data: the training images to draw from; the paper takes the whole training set, featcx the pool.
+
+    Raises:
+        InputError: for a feature that does not vary.
+    """
+    net, feature = net.to(data.device), feature.to(data.device)
+    learn_unit(net.unit, feature, data)
+    return fit(net, data, reproduce(feature, units=[net.unit]), schedule, **how)
+
+
+def learn_unit(unit: Unit, feature: nn.Module, data: Augmented) -> None:
+    """Measures a feature's unit, unless that is done, on at most `UNIT_ROWS` images of `data` as they are."""
+    if not unit.measured:
+        chosen = torch.randperm(len(data), generator=generator(0))[:UNIT_ROWS]
+        unit.measure(feature(data.plain(part)) for part in chosen.split(250))

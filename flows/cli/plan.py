@@ -1,0 +1,208 @@
+"""`featcx plan`: what a run or sweep would find in the store, what it would compute, and what that takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from featcx_core.errors import InputError
+from flows.cli.options import (
+    STORE,
+    Archs,
+    Config,
+    Debug,
+    Device,
+    Json,
+    Over,
+    Preset,
+    Runner,
+    Seeds,
+    Set,
+    Sizes,
+    Store,
+    errors_as_sentences,
+    overridden,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from featcx_core.specs import RunSpec, SweepSpec
+    from flows.planning.plan import Plan, Planned
+
+FEW, MANY = 30, 30  # stages that are listed one by one; lines beyond which networks are put together
+COLOURS = {"hit": "cyan", "miss": "yellow", "open": "default"}
+
+
+def plan(
+    preset: Preset = "mnist",
+    sizes: Sizes = None,
+    archs: Archs = None,
+    seeds: Seeds = None,
+    over: Over = None,
+    config: Config = None,
+    set_: Set = None,
+    store: Store = STORE,
+    device: Device = None,
+    runner: Runner = None,
+    devices: Annotated[int | None, typer.Option("--devices", help="Reckon with so many devices.")] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", help="Reckon with devices that sustain so many TFLOPS each.")
+    ] = None,
+    anew: Annotated[bool, typer.Option("--calibrate", help="Time this device anew.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="A line a stage, however many there are.")] = False,
+    json: Json = None,
+    debug: Debug = False,
+) -> None:
+    """Says what a run would find in the store, what it would compute and why, and what that costs; runs nothing.
+
+    With --sizes, --archs, --seeds or --over it plans the sweep that `featcx sweep` would run.
+    """
+    with errors_as_sentences(debug):
+        from rich.console import Console
+
+        from flows.running.embedded import prepare_environment
+
+        if (devices is not None and devices < 1) or (rate is not None and not rate > 0):
+            raise InputError("--devices and --rate must be above 0; leave them out to reckon with what is here.")
+        prepare_environment(debug)
+        from flows.planning.plan import plan as planned
+
+        spec = wanted(preset, sizes, archs, seeds, over, config, set_, device, runner)
+        checked(spec, store)
+        found, console = planned(spec, store, devices, rate, anew), Console()
+        console.print(stages_table(found, every))
+        console.print(total_line(found), highlight=False)
+        write_json(json, found.as_dict())
+
+
+def announce(console: Console, spec: RunSpec | SweepSpec, store: Path) -> None:
+    """How long it will take, where `featcx plan` has timed this device before."""
+    from flows.planning.plan import estimate
+
+    try:
+        seconds = estimate(spec, store)
+    except Exception:  # a run needs no estimate: what is truly wrong the stages say, in their own words
+        return
+    if seconds is not None and seconds > 30:
+        console.print(f"About {duration(seconds)} by what was timed on this device.", highlight=False)
+
+
+def wanted(
+    preset: str,
+    sizes: str | None,
+    archs: str | None,
+    seeds: str | None,
+    over: list[str] | None,
+    config: Path | None,
+    set_: list[str] | None,
+    device: str | None,
+    runner: str | None,
+) -> RunSpec | SweepSpec:
+    """The run, or with any axis the sweep, that the same options of `run` and `sweep` mean."""
+    from flows.grid import load_sweep
+    from flows.settings import load_spec
+
+    changes = overridden(set_, device=device, runner=runner)
+    if any(axis is not None for axis in (sizes, archs, seeds, over)):
+        return load_sweep(preset, sizes, archs, seeds, over, config, changes)
+    return load_spec(preset, config, changes)
+
+
+def checked(spec: RunSpec | SweepSpec, store: Path) -> None:
+    """Whether it could run here.
+
+    Raises:
+        InputError: as `run` and `sweep` would.
+    """
+    from featcx_core.specs import RunSpec
+    from flows.running.preflight import check
+
+    if isinstance(spec, RunSpec):
+        return check(spec, store)
+    from flows.sweep import check_sweep
+
+    check_sweep(spec, store)
+
+
+def stages_table(found: Plan, every: bool = False) -> Table:
+    """A line a stage; with many stages a line a network and kind of stage, or a kind of stage alone."""
+    from rich.table import Table
+
+    by_network = grouped(found.stages, lambda s: f"{s.scope} {s.stage}".strip())
+    by_kind = grouped(found.stages, lambda s: s.stage)
+    one_each = {str(i): [s] for i, s in enumerate(found.stages)}
+    groups = one_each if every or len(found.stages) <= FEW else by_network if len(by_network) <= MANY else by_kind
+    hint = None if groups is one_each else "--all: a line a stage"
+    table = Table(title="Stages", title_justify="left", caption=hint, caption_justify="left")
+    for heading in ("stage", "state", "why", "work", "time", "memory"):
+        left = heading in ("stage", "state", "why")
+        table.add_column(heading, justify="left" if left else "right", overflow="fold", no_wrap=not left)
+    for name, stages in groups.items():
+        todo = [s for s in stages if s.state != "hit"]
+        work = amount(sum(s.load.flops for s in todo), "FLOP") if todo else "–"
+        table.add_row(
+            stages[0].label if groups is one_each else name,
+            states(stages),
+            reasons(todo),
+            work,
+            duration(sum(s.seconds for s in todo)) if todo else "–",
+            amount(max(s.load.memory for s in todo), "B") if todo else "–",
+        )
+    return table
+
+
+def grouped(stages: list[Planned], name: Callable[[Planned], str]) -> dict[str, list[Planned]]:
+    """Stages by name, in the order of the first of each."""
+    groups: dict[str, list[Planned]] = {}
+    for stage in stages:
+        groups.setdefault(name(stage), []).append(stage)
+    return groups
+
+
+def states(stages: list[Planned]) -> str:
+    """'miss' of one stage, '2 hit, 3 open' of several."""
+    counts = {state: sum(s.state == state for s in stages) for state in COLOURS}
+    return ", ".join(
+        f"[{COLOURS[state]}]{state if len(stages) == 1 else f'{n} {state}'}[/]" for state, n in counts.items() if n
+    )
+
+
+def reasons(stages: list[Planned]) -> str:
+    """Why stages are to be computed, each reason once: those of misses, or else what the first waits for."""
+    missed = [s.why for s in stages if s.state == "miss"]
+    found = list(dict.fromkeys(missed or [s.why for s in stages[:1]]))
+    return "\n".join(found[:2]) + (f"\nand {len(found) - 2} more" if len(found) > 2 else "")
+
+
+def total_line(found: Plan) -> str:
+    """'12 hit, 3 miss, 40 open; about 6 min on 2 × CPU core (one at a time: 11 min), 1.2 PFLOP, …'"""
+    told = found.as_dict()
+    alone = f" (one stage at a time: {duration(told['device_seconds'])})" if found.places > 1 else ""
+    return (
+        f"{told['hit']} hit, {told['miss']} miss, {told['open']} open; about {duration(told['seconds'])} on {found.places} × "
+        f"{found.rates.device}{alone}, {amount(told['flops'], 'FLOP')}, peak {amount(told['memory_bytes'], 'B')} memory "
+        f"a device beside PyTorch's own, {amount(told['disk_bytes'], 'B')} disk."
+    )
+
+
+def amount(value: float, unit: str) -> str:
+    """1.2 PFLOP, 340 MB."""
+    for prefix in ("", "k", "M", "G", "T", "P", "E"):
+        if value < 999.5 or prefix == "E":
+            break
+        value /= 1000
+    return f"{value:.3g} {prefix}{unit}" if value >= 0.5 else f"0 {unit}"
+
+
+def duration(seconds: float) -> str:
+    """40 s, 6 min, 2.5 h, 3.1 days."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
+    unit, size = ("min", 60) if seconds < 5970 else ("h", 3600) if seconds < 48 * 3600 else ("days", 86400)
+    return f"{seconds / size:,.{0 if seconds / size >= 9.95 else 1}f} {unit}"

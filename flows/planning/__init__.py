@@ -1,0 +1,1 @@
+"""What a run would compute, and what that would take."""

@@ -1,0 +1,250 @@
+"""Looks at a recipe without running it: which stages the store has, why others are missing, what they would take."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from featcx_core.specs import RunSpec, SweepSpec
+from featcx_core.store.artifacts import ArtifactRef, Store
+from flows.planning.calibration import Rates
+from flows.planning.costs import load_of
+from flows.planning.differences import nearest_difference
+from flows.planning.loads import Load, Work
+from flows.planning.schedule import side_by_side
+from flows.recipes import Submit, whole_run, whole_sweep
+from tasks.engine import Stage, checkpoint_folder
+
+State = Literal["hit", "miss", "open"]
+STARTING = 9.0  # seconds until the workflow server answers, imports included
+HANDLING = 0.04  # seconds a stage in the workflow, also one that is Cached
+OPEN = "open:"  # what the digest of something not computed yet begins with
+
+
+@dataclass
+class Planned:
+    """A stage of the DAG as the planner sees it.
+
+    Attributes:
+        scope: which of the recipe's networks it belongs to.
+        state: hit; miss; or open, when its key depends on what is not computed yet.
+        why: the difference from the nearest stored artifact, or what it waits for.
+        inputs: places in the plan of the stages that it waits for.
+        seconds: alone on the device; 0 for a hit.
+    """
+
+    stage: str
+    label: str
+    scope: str
+    state: State
+    why: str
+    load: Load
+    inputs: tuple[int, ...]
+    computes: bool
+    seconds: float = 0.0
+
+
+@dataclass
+class Plan:
+    """A recipe's stages and what they take on so many devices.
+
+    Attributes:
+        seconds: from start to end, with what can run side by side.
+        device_seconds: of all stages, one at a time.
+    """
+
+    stages: list[Planned]
+    rates: Rates
+    places: int
+    seconds: float = 0.0
+    device_seconds: float = 0.0
+
+    def count(self, state: State) -> int:
+        """Stages in this state."""
+        return sum(s.state == state for s in self.stages)
+
+    @property
+    def to_do(self) -> list[Planned]:
+        """Stages that would be computed, unless an open one turns out to be stored."""
+        return [s for s in self.stages if s.state != "hit"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """In the form of `--json`."""
+        todo = self.to_do
+        return {
+            "stages": [
+                {
+                    "stage": s.stage,
+                    "label": s.label,
+                    "state": s.state,
+                    "why": s.why,
+                    "flops": 0.0 if s.state == "hit" else s.load.flops,
+                    "seconds": s.seconds,
+                    "bytes": s.load.memory,
+                }
+                for s in self.stages
+            ],
+            "hit": self.count("hit"),
+            "miss": self.count("miss"),
+            "open": self.count("open"),
+            "flops": sum(s.load.flops for s in todo),
+            "seconds": self.seconds,
+            "device_seconds": self.device_seconds,
+            "memory_bytes": max((s.load.memory for s in todo), default=0.0),
+            "disk_bytes": sum(s.load.disk for s in todo),
+            "device": self.rates.device,
+            "devices": self.places,
+        }
+
+
+class Planner:
+    """A `submit` that only looks: its nodes are references, of which those to something not computed yet say so."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.stages = store, list[Planned]()
+        self.places: dict[str, int] = {}
+        self._stored: dict[str, list[dict[str, Any]]] | None = None
+
+    def __call__(self, stage: Stage, scope: str = "", **arguments: Any) -> ArtifactRef:
+        arguments = defaults(stage.body) | arguments  # as Prefect hands them on, so that the keys are the same
+        key = stage.key(arguments)
+        waiting = [name for name, value in arguments.items() if any(is_open(ref) for ref in references(value))]
+        found = None if waiting else self.store.find(stage.name, key, remember=False)
+        ref = found or ArtifactRef(stage=stage.name, key=key, digest=f"{OPEN}{key}")
+        if ref.path in self.places:
+            return ref
+        state: State = "open" if waiting else "miss" if found is None else "hit"
+        why = f"waits for {', '.join(waiting)}" if waiting else "" if found else self.reason(stage, key, arguments)
+        inputs = {self.places[r.path] for value in arguments.values() for r in references(value)}
+        load = load_of(stage.name, {name: self._made(value) for name, value in arguments.items()})
+        self.places[ref.path] = len(self.stages)
+        label = stage.describe(arguments, scope)
+        self.stages.append(Planned(stage.name, label, scope, state, why, load, tuple(sorted(inputs)), stage.computes))
+        return ref
+
+    def reason(self, stage: Stage, key: str, arguments: dict[str, Any]) -> str:
+        """Why an artifact whose key is known is not there."""
+        resumes = ", resumes from a checkpoint" if checkpoint_folder(self.store, stage.name, key).exists() else ""
+        if self._stored is None:
+            self._stored = {}
+            for manifest in self.store.manifests():
+                self._stored.setdefault(manifest["stage"], []).append(manifest)
+        return nearest_difference(stage.key_parts(arguments), key, self._stored.get(stage.name, [])) + resumes
+
+    def _made(self, value: Any) -> Any:
+        if isinstance(value, ArtifactRef):
+            return self.stages[self.places[value.path]].load.made
+        if isinstance(value, Mapping):
+            return {name: self._made(entry) for name, entry in value.items()}
+        return [self._made(entry) for entry in value] if isinstance(value, list) else value
+
+
+@functools.cache
+def defaults(body: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments that a stage need not be given."""
+    given = inspect.signature(body).parameters.values()
+    return {p.name: p.default for p in given if p.default is not inspect.Parameter.empty}
+
+
+def is_open(ref: ArtifactRef) -> bool:
+    """Whether a node stands for something that is not computed yet."""
+    return ref.digest.startswith(OPEN)
+
+
+def references(value: Any) -> Iterator[ArtifactRef]:
+    """The artifacts in an argument."""
+    if isinstance(value, ArtifactRef):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for entry in value.values() if isinstance(value, Mapping) else value:
+            yield from references(entry)
+
+
+def looked_at(spec: RunSpec | SweepSpec, store: Path) -> list[Planned]:
+    """The stages of a run's or sweep's recipe, in the order in which they are submitted."""
+    planner = Planner(Store(store))
+    recipe(spec)(planner)
+    return planner.stages
+
+
+def recipe(spec: RunSpec | SweepSpec) -> Callable[[Submit], Any]:
+    """What a run or a sweep submits."""
+    from flows.running.preflight import numerics_for
+
+    if isinstance(spec, RunSpec):
+        return lambda submit: whole_run(submit, spec, numerics_for(spec))
+
+    def sweep(submit: Submit) -> None:
+        from flows.grid import points
+        from flows.sweep import comparison
+
+        grid = points(spec)
+        made = whole_sweep(submit, {name: (point, numerics_for(point)) for name, point in grid.items()})
+        targets = {name: found.networks["target"] for name, found in made.items()}
+        comparison(submit, spec, grid, targets, {name: found.report for name, found in made.items()}, {})
+
+    return sweep
+
+
+def base_of(spec: RunSpec | SweepSpec) -> RunSpec:
+    """The run that says where a run or a sweep works."""
+    return spec if isinstance(spec, RunSpec) else spec.base
+
+
+def plan(
+    spec: RunSpec | SweepSpec,
+    store: Path,
+    devices: int | None = None,
+    teraflops: float | None = None,
+    anew: bool = False,
+) -> Plan:
+    """What a run or sweep would find and compute, and how long that takes.
+
+    Args:
+        spec: checked already.
+        store: need not exist; nothing is written into it.
+        devices: how many devices share the work; None for those that are here.
+        teraflops: what each sustains, for devices that are not here; None times a few steps on this one.
+        anew: forget what was timed before.
+    """
+    stages = looked_at(spec, store)
+    if teraflops is not None:
+        return estimated(stages, Rates.taken_for_granted(teraflops), devices or 1)
+    rates, here = rates_here(spec)
+    if anew:
+        rates = Rates(rates.device, rates.kind, rates.threads, path=rates.path)
+    todo = [work for s in stages if s.state != "hit" for work in s.load.work]
+    rates.calibrate(todo, here[0], len(here))
+    return estimated(stages, rates, devices or len(here))
+
+
+def estimate(spec: RunSpec | SweepSpec, store: Path) -> float | None:
+    """Seconds that a run or sweep takes by what was timed on this device before; None where nothing was."""
+    rates, here = rates_here(spec)
+    return estimated(looked_at(spec, store), rates, len(here)).seconds if rates.known else None
+
+
+def rates_here(spec: RunSpec | SweepSpec) -> tuple[Rates, list[str]]:
+    """What is known of the device that a spec asks for, and the places that there are."""
+    from tasks.devices import devices
+
+    runtime = base_of(spec).runtime
+    here = devices(runtime.device, runtime.threads)
+    return Rates.stored(here[0], runtime.threads), here
+
+
+def estimated(stages: list[Planned], rates: Rates, places: int) -> Plan:
+    """The plan on so many devices of these rates."""
+    known: dict[Work, float] = {}
+    for s in stages:
+        if s.state != "hit":
+            known |= {work: rates.seconds(work) for work in s.load.work if work not in known}
+            s.seconds = s.load.seconds + sum(known[work] for work in s.load.work)
+    beside = (rates.beside or 1.25) if rates.kind == "cpu" else 1.0
+    fixed = STARTING + HANDLING * len(stages)
+    wall = fixed + side_by_side(stages, places, beside)
+    return Plan(stages, rates, places, wall, fixed + sum(s.seconds for s in stages))

@@ -1,0 +1,103 @@
+"""What can be refused before anything is written or computed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from featcx_core.errors import InputError
+from featcx_core.specs import Numerics, RunSpec, RuntimeSpec
+
+
+def check(spec: RunSpec, store: Path) -> None:
+    """Whether this spec can run here.
+
+    Raises:
+        InputError: one or two sentences that say what to do.
+    """
+    from featcx_core.data.sources import split_sizes
+    from featcx_core.nets.targets import BUILTIN, check_net
+
+    check_store(store)
+    check_net(spec.target.net)
+    if spec.exemplary.net is not None:
+        check_net(spec.exemplary.net)
+    if spec.target.net not in BUILTIN and spec.target.layer is None:
+        raise InputError(f"'{spec.target.net}' has no feature layer of its own; name one with target.layer.")
+    check_architecture(spec)
+    check_runtime(spec.runtime)
+    split_sizes(spec.dataset, spec.target.samples)
+
+
+def check_runtime(runtime: RuntimeSpec) -> int:
+    """Whether the runner and the device are here; how many trainings can run side by side (1 for Ray, which places them)."""
+    from tasks.devices import devices
+
+    if runtime.runner != "ray":
+        return len(devices(runtime.device, runtime.threads))
+    try:
+        import prefect_ray  # noqa: F401
+    except ImportError as error:
+        raise InputError("The ray runner is not installed; pip install 'featcx[ray]', or use threads.") from error
+    if runtime.device.startswith("cuda:"):
+        raise InputError(f"Ray hands out GPUs itself, so {runtime.device} cannot be chosen; use the device cuda.")
+    return 1
+
+
+def check_architecture(spec: RunSpec) -> None:
+    """Whether layers exist and checkpoints are of the nets they are given for; shapes are checked when they are loaded."""
+    from safetensors import SafetensorError, safe_open
+
+    from featcx_core.data.sources import pool_counts
+    from featcx_core.nets.targets import build_net
+    from featcx_core.specs import nearest
+
+    target, same = spec.target, spec.exemplary.net in (None, spec.target.net)
+    for net, layer, checkpoints in (
+        (target.net, target.layer, [target.checkpoint]),
+        (spec.exemplary.net or target.net, target.layer if same else None, spec.exemplary.checkpoints),
+    ):
+        paths = [Path(path) for path in checkpoints if path is not None]
+        if layer is None and not paths:
+            continue
+        model = build_net(net, 3, len(pool_counts(spec.dataset)), target.options if same else {})
+        names = [name for name, _ in model.named_modules() if name]
+        if layer is not None and layer not in names:
+            raise InputError(f"The net has no layer '{layer}'; {nearest(layer, names)}")
+        for path in paths:
+            if not path.is_file():
+                raise InputError(f"There is no checkpoint {path}; give a safetensors file that exists.")
+            try:
+                with safe_open(path, "pt") as file:
+                    wrong = sorted(set(file.keys()) ^ set(model.state_dict()))
+            except (OSError, SafetensorError) as error:
+                raise InputError(f"{path} cannot be read as safetensors ({error}); give a net's state dict.") from error
+            if wrong:
+                raise InputError(
+                    f"{path} is the checkpoint of another network: '{wrong[0]}' does not fit; check the net."
+                )
+
+
+def check_store(store: Path) -> None:
+    """Whether artifacts can be written under `store`, which need not exist."""
+    existing = store.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise InputError(f"The store {store} cannot be made, {existing} is a file; choose a folder with --store.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"The store {store} is not writable; choose another folder with --store, or set FEATCX_STORE.")
+
+
+def numerics_for(spec: RunSpec) -> Numerics:
+    """Precision resolved for the device that the spec asks for, and compilation."""
+    import torch
+
+    from featcx_core.training.fit import resolve_precision
+    from tasks.devices import devices
+
+    wanted = spec.runtime.device
+    if spec.precision == "auto" and wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError("This machine has no GPU to ask what it supports; set precision=bf16 or precision=fp32.")
+    device = wanted.split(":")[0] if wanted != "auto" else devices("auto", 1)[0].split(":")[0]
+    return Numerics(precision=resolve_precision(spec.precision, torch.device(device)), compile=spec.compile)

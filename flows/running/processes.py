@@ -1,0 +1,85 @@
+"""Stages in processes of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import forkserver
+from typing import Any, Self
+from unittest.mock import patch
+
+from prefect.task_runners import ProcessPoolTaskRunner
+
+# What takes seconds to import: torch._dynamo comes with the first optimiser, the report's module with figures and statistics.
+NEEDED = ["torch._dynamo", "prefect.task_engine", "featcx_core.report.sweep.page", "flows.recipes"]
+
+
+class ProcessPool(ProcessPoolTaskRunner):
+    """Prefect's pool of processes, for a DAG of short stages.
+
+    1. Every stage waits for its inputs in a thread of its own. Prefect has as many threads as processes, first come first
+       served, so that the stages of one chain keep those of all others from starting.
+    2. The processes are forked from one that has imported what stages need, which takes each of them seconds otherwise; not
+       where there is a GPU, which a forked process might not reach.
+    3. All start at once, and end with the run however it ends. Prefect starts one when a stage finds none idle, and a run
+       that is killed leaves them behind.
+
+    It reaches for attributes that Prefect and Python keep to themselves (`_resolver_executor`, `_executor`, `_mp_context`).
+    """
+
+    def __enter__(self) -> Self:
+        first = multiprocessing.parent_process() is None  # a stage enters its flow's runner as well, in its own process
+        if first:
+            self._initializer = get_ready
+        super().__enter__()
+        self._resolver_executor = ThreadPoolExecutor(max_workers=10_000)
+        if first and self._executor is not None:
+            if can_fork():
+                self._executor._mp_context = forking_context()
+            for _ in range(self._max_workers):
+                self._executor.submit(os.getpid)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        if multiprocessing.parent_process() is None:
+            forkserver._forkserver._stop()  # type: ignore[attr-defined]  # a later run may find other code and settings
+
+
+def can_fork() -> bool:
+    """Whether a process may be forked from one that has imported torch."""
+    import torch
+
+    return "forkserver" in multiprocessing.get_all_start_methods() and not torch.cuda.is_available()
+
+
+def forking_context() -> Any:
+    """Starts the process to fork from. It finds modules where this one does, and not in the working directory."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(NEEDED)
+    where = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    with patch.dict(os.environ, {"PYTHONSAFEPATH": "1", "PYTHONPATH": where}):
+        forkserver.ensure_running()
+    return context
+
+
+def get_ready() -> None:
+    """A process's first act: it imports what it was not forked with, and prepares to end with the run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal's Ctrl-C the run is told as well
+    threading.Thread(target=_end_with_the_run, daemon=True).start()
+    with contextlib.suppress(Exception):  # the stage that needs it will say so
+        for name in NEEDED:
+            importlib.import_module(name)
+
+
+def _end_with_the_run() -> None:
+    run = multiprocessing.parent_process()
+    if run is not None:
+        run.join()
+        os._exit(1)

@@ -1,0 +1,1 @@
+"""The flows in Prefect's UI: deployments, forms, schedules, reports."""

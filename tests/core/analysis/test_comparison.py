@@ -1,0 +1,96 @@
+"""Comparison of networks, and the paired gain of substitution."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binom
+
+from featcx_core.analysis.comparison import METRICS, Measured, changes, compare_networks, holm
+from featcx_core.analysis.substitution import paired_gain
+from featcx_core.errors import InputError
+from featcx_core.report.facets.comparison import read_comparison
+
+
+def network(
+    shift: float = 0.0, seed: int = 0, orders: tuple[int, ...] = (4, 7), metrics: tuple[str, ...] = METRICS
+) -> Measured:
+    rng = torch.Generator().manual_seed(seed)
+    draws = {m: torch.randn(500, len(orders), generator=rng, dtype=torch.float64) + shift for m in metrics}
+    return Measured(orders, {m: np.full(len(orders), shift) for m in metrics}, draws)
+
+
+def closed_testing(p: list[float]) -> list[float]:
+    """Holm's adjusted p by its definition: the largest Bonferroni p of all sets of hypotheses that hold i."""
+    subsets = [s for k in range(1, len(p) + 1) for s in itertools.combinations(range(len(p)), k)]
+    return [max(min(1.0, len(s) * min(p[j] for j in s)) for s in subsets if i in s) for i in range(len(p))]
+
+
+@pytest.mark.parametrize("p", [[0.01, 0.04, 0.03, 0.005], [0.5, 0.5], [0.2], [0.001, 0.9, 0.04, 0.04, 0.02]])
+def test_holm_is_the_closed_test_of_bonferroni(p):
+    np.testing.assert_allclose(holm(np.array(p)), closed_testing(p))
+
+
+def test_holm_leaves_out_what_has_no_p():
+    adjusted = holm(np.array([0.01, np.nan, 0.04]))
+    assert np.isnan(adjusted[1])
+    np.testing.assert_allclose(adjusted[[0, 2]], closed_testing([0.01, 0.04]))
+
+
+def test_shared_draws_cancel():
+    """With the same draws a constant shift is seen without error; with other draws the errors add up."""
+    paired = compare_networks(network(), {"same": network(0.5)}, 0.95)
+    np.testing.assert_allclose(paired.difference, 0.5)
+    np.testing.assert_allclose(paired.difference_high - paired.difference_low, 0, atol=1e-9)
+    apart = compare_networks(network(), {"other": network(0.5, seed=1)}, 0.95)
+    widths = apart.difference_high - apart.difference_low
+    np.testing.assert_allclose(widths, 2 * 1.96 * np.sqrt(2), rtol=0.2)
+
+
+def test_a_ratio_without_a_reading_gets_no_p_and_does_not_count():
+    variant = network(0.1, seed=1)
+    variant.draws["overfitting"][:, 1] = np.nan
+    frame = compare_networks(network(), {"v": variant}, 0.95).set_index(["metric", "order"])
+    assert np.isnan(frame.loc[("overfitting", 7), "p_holm"])
+    assert (frame.adjusted_over == 2 * len(METRICS) - 1).all()
+
+
+def test_other_orders_are_refused_and_missing_metrics_left_out():
+    with pytest.raises(InputError, match="use the same"):
+        compare_networks(network(), {"v": network(orders=(4, 13))}, 0.95)
+    frame = compare_networks(network(), {"v": network(0.1, 1, metrics=("significance",))}, 0.95)
+    assert set(frame.metric) == {"significance"}
+
+
+@pytest.mark.parametrize(("shift", "verdict"), [(9.0, "agrees ("), (-9.0, "does not agree")])
+def test_claim_of_distillation(shift, verdict):
+    frame = compare_networks(network(), {"distilled": network(shift, seed=1)}, 0.95)
+    assert verdict in changes(frame, "distilled")[-1]
+    assert ("up" if shift > 0 else "down") in changes(frame, "distilled")[0]
+
+
+def test_the_reading_is_one_sentence():
+    frame = compare_networks(network(), {"distilled": network(9.0, seed=1), "pruned": network(seed=2)}, 0.95)
+    text = read_comparison({"comparison": frame})
+    assert text.count(". ") == 0
+    assert text.endswith(".")
+    assert "distilled: " in text
+    assert "; pruned: no metric differs" in text
+
+
+def test_paired_gain_by_counting_and_mcnemars_exact_test():
+    before = torch.tensor([1, 1, 1, 1, 0, 0, 0, 0, 0, 1], dtype=torch.bool)
+    after = torch.tensor([1, 1, 1, 0, 1, 1, 1, 1, 0, 1], dtype=torch.bool)
+    gain = paired_gain(before, after, 2000, 0.95, seed=0)
+    assert (gain.gain, gain.won, gain.lost) == (pytest.approx(0.3), 4, 1)
+    assert gain.p == pytest.approx(2 * binom.cdf(1, 5, 0.5))
+    assert gain.low <= 0.3 <= gain.high
+    assert paired_gain(before, before, 100, 0.95, seed=0)[:1] + paired_gain(before, before, 100, 0.95, seed=0)[3:] == (
+        0,
+        0,
+        0,
+        1.0,
+    )
