@@ -90,8 +90,8 @@ def test_predict_on_a_table_whose_answer_is_known(tmp_path: Path) -> None:
     for part in ("published", "leave_one_out", "by_arch", "by_samples"):
         assert found[part]["r2"] == pytest.approx(1)
     assert found["combined"]["leave_one_out_r2"] == pytest.approx(1)
-    loaded = "import sys, flows.cli.display, flows.results, featcx_core.studies.prediction; "
-        "print({'prefect', 'torch'} & {*sys.modules})"
+    seen = "import sys, flows.cli.display, flows.results, featcx_core.studies.prediction"
+    loaded = f"{seen}; print({{'prefect', 'torch'}} & {{*sys.modules}})"
     assert (
         subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout == "set()\n"
     )
