@@ -245,7 +245,7 @@ def test_a_failure_leaves_what_was_there(store, ref):
 
 KILLED = """
     import os, signal, sys
-    from featcx_core import store
+    from featcx_core.store import artifacts as store
 
     moment = sys.argv[2]
 
