@@ -18,7 +18,7 @@ from featcx_core.training.checkpoint import Checkpoint
 from featcx_core.training.compression import prune, quantise
 from featcx_core.training.fit import cross_entropy, fit, reproduce
 from featcx_core.training.muon import _orthogonalised
-from tests.core.test_fit import Stop, interrupt, same
+from tests.core.training.test_fit import Stop, interrupt, same
 
 GPU = torch.device("cuda")
 SCHEDULE = ScheduleSpec(draws=30 * 32, batch=32, lr=2e-3, lr_end=1e-4)
