@@ -72,14 +72,12 @@ def sweep_report(
     """
     import pandas as pd
 
-    from featcx_core.nets.targets import TargetNet
-    from featcx_core.nets.weights import read_network
     from featcx_core.report.sweep.page import write_sweep_report
 
     rows = []
     for name, refs in targets.items():
         assert refs["target"] is not None
-        depth = read_network(work.path(refs["target"]), TargetNet).depth or float("nan")
+        depth = json.loads((work.path(refs["target"]) / "scores.json").read_text())["depth"] or float("nan")
         known = {"target": name, **about[name], "depth": depth}
         rows += [known | row for row in target_rows(refs, work.store)]
     write_sweep_report(

@@ -55,7 +55,7 @@ def save_target(
     history: dict[str, Any] | None,
     **extra: Any,
 ) -> dict[str, float]:
-    """Writes what every target's artifact holds: the network, seen.safetensors and scores.json; the scores.
+    """Writes what every target's artifact holds: the network, seen.safetensors and scores.json with its depth; the scores.
 
     Args:
         seen: indices of the training images that the net saw.
@@ -65,7 +65,8 @@ def save_target(
     save_network(net, folder)
     save_file({"seen": seen}, folder / "seen.safetensors")
     scores = score_target(net, data, seen, device)
-    (folder / "scores.json").write_text(json.dumps({"scores": scores, "history": history, **extra}, indent=1))
+    told = {"scores": scores, "history": history, "depth": net.depth, **extra}
+    (folder / "scores.json").write_text(json.dumps(told, indent=1))
     return scores
 
 

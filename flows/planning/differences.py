@@ -41,11 +41,14 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def code_change(old: Mapping[str, str], new: Mapping[str, str]) -> str:
-    """In which files what a stage takes of the code has changed."""
-    changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    """In which files what a stage takes of the code has changed; one that only lies elsewhere now has not."""
+    there, gone = set(old.values()), set(new.values())
+    changed = [name for name, version in new.items() if version not in there]
+    changed += [name for name, version in old.items() if version not in gone and name not in new]
     if not old or not changed:
         return "the code changed"
-    return ", ".join(changed[:3]) + (f" and {len(changed) - 3} more files" if len(changed) > 3 else "") + " changed"
+    told = [name.removeprefix("featcx_core/") for name in changed[:3]]
+    return ", ".join(told) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "") + " changed"
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:

@@ -25,7 +25,7 @@ from flows.planning import plan
 from flows.planning.calibration import Rates, Timed, kind, label
 from flows.planning.cost import Net, Step
 from flows.planning.costs import load_of
-from flows.planning.differences import nearest_difference
+from flows.planning.differences import code_change, differences, nearest_difference
 from flows.planning.loads import Load, Table, Trained, Work, counted
 from flows.planning.plan import Planned, Planner, estimate, estimated, is_open, rates_here
 from flows.planning.schedule import side_by_side
@@ -104,6 +104,19 @@ def test_the_nearest_artifact_has_fewest_differences_then_is_newest() -> None:
     assert nearest_difference(given, "new", [other]) == "input weights differs"
     all_of_it = stored(code="y", inputs={"data": "z", "target": "c"}, spec=spec | {"seed": 3})
     assert nearest_difference(parts, "new", [all_of_it]).endswith("; and 1 more")
+
+
+def test_the_files_whose_code_changed_are_named() -> None:
+    old = {"featcx_core/fit.py": "a", "featcx_core/seeds.py": "b", "tasks/train.py": "c", "featcx_core/gone.py": "d"}
+    new = {"featcx_core/training/fit.py": "e", "featcx_core/seeds.py": "b", "tasks/train.py": "f"}
+    assert code_change(old, new) == "training/fit.py, tasks/train.py, fit.py and 1 more changed"
+    moved = {"featcx_core/training/fit.py": "a", "featcx_core/seeds.py": "z", "tasks/train.py": "c"}
+    assert code_change(old | {"featcx_core/gone.py": "a"}, moved) == "seeds.py changed"  # that it moved is no change
+    assert code_change({}, new) == "the code changed"
+    parts = {"spec": {}, "inputs": {}}
+    assert differences(parts | {"code": "x", "modules": old}, parts | {"code": "y", "modules": new})[0].startswith(
+        "training/fit.py"
+    )
 
 
 def test_devices_side_by_side_in_closed_form() -> None:
