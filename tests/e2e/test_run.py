@@ -139,42 +139,6 @@ def test_tidy_tables_lie_beside_the_figures(first: Finished) -> None:
     assert list((report / "figures").glob("*.png"))
 
 
-BAD_INPUT = {
-    "an unknown preset": (["minst"], "did you mean 'mnist'?"),
-    "an unknown field": (["digits", "--set", "target.sample=3"], "did you mean 'samples'?"),
-    "a count that the classes do not divide": (["digits", "--set", "target.samples=205"], "take 200 or 210"),
-    "a count beyond the pool": (["digits", "--set", "target.samples=5000"], "more than the pool holds"),
-    "no orders": (["digits", "--set", "disentangler.blocks=[]"], "at least one block count"),
-    "orders that fall": (["digits", "--set", "disentangler.blocks=4,2"], "each larger than the one before"),
-    "a device that is not there": (["digits", "--device", "cuda:7"], "There is no device 'cuda:7'"),
-    "an unknown net": (["digits", "--set", "target.net=resnet9"], "There is no net 'resnet9'"),
-    "an unknown source": (["digits", "--set", "dataset.source=mnits"], "did you mean 'mnist'?"),
-    "a source folder that is not there": (
-        ["digits", "--set", "dataset.source=parquet:nowhere"],
-        "There is no folder 'nowhere'",
-    ),
-    "a sparsity of one": (["digits", "--set", "variants.pruned.sparsity=1"], "less than 1"),
-    "too many bits": (["digits", "--set", "variants.quantised.bits=17"], "less than or equal to 16"),
-    "an unknown layer": (["digits", "--set", "target.layer=stages.7"], "The net has no layer 'stages.7'"),
-    "code that is not allowed": (["digits", "--set", "target.net=os:system"], "FEATCX_ALLOW_IMPORTS"),
-    "an unknown option": (["digits", "--nope"], "No such option"),
-    "results that cannot be written": (["digits", "--json", "/dev/null/results.json"], "name a file in a folder of"),
-    "a GPU on Ray": (["digits", "--runner", "ray", "--device", "cuda:1"], "use the device cuda"),
-    "a missing checkpoint": (["digits", "--set", "target.checkpoint=none.safetensors"], "There is no checkpoint"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_INPUT)
-def test_bad_input_is_a_sentence_and_writes_nothing(case: str, tmp_path: Path) -> None:
-    arguments, sentence = BAD_INPUT[case]
-    done = featcx("run", *arguments, "--store", tmp_path / "store", cwd=tmp_path)
-    assert done.code == 2, done.err
-    assert sentence in done.err
-    assert "Traceback" not in done.err
-    assert len(done.err.strip().splitlines()) == 1
-    assert not (tmp_path / "store").exists()
-
-
 def test_a_store_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = featcx("run", "digits", "--store", tmp_path / "file" / "store")

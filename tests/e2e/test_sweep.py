@@ -142,27 +142,3 @@ def test_a_failed_point_is_reported_and_stops_no_other(tmp_path: Path) -> None:
     assert "this net does not train" in reason
     assert reason in done.err
     assert "this net does not train" in Path(done.json["report"]).read_text()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (("--sizes", ""), "empty value"),
-        (("--sizes", "100,100"), "lists resnet8-n100-s0 twice"),
-        (("--sizes", "100,x"), "'x' is not a whole number"),
-        (("--sizes", "0"), "'0' is not a whole number of 1 or more"),
-        (("--sizes", "100000"), "resnet8-n100000-s0: target.samples = 100000 is more than the pool"),
-        (("--over", "disentangler.widht=8,16"), "did you mean 'width'"),
-        (("--over", "disentangler.width"), "no field and values"),
-        (("--over", "seed=0,1"), "--seeds"),
-        (("--over", "disentangler.width=8,8.0"), "twice"),
-        (("--over", "complexity.blocks=2,3"), "changes no result"),
-        (("--archs", "resnet9"), "resnet9"),
-    ],
-)
-def test_bad_input_is_a_sentence(arguments: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
-    done = featcx("sweep", "digits", *arguments, "--store", tmp_path / "store")
-    assert done.code == 2
-    assert sentence in done.err
-    assert "Traceback" not in done.err
-    assert not (tmp_path / "store").exists()
