@@ -13,12 +13,20 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from featcx_core.analysis.pages import mapped_columns
 from featcx_core.errors import InputError
 from featcx_core.seeds import generator
 
 Forward = Callable[[Tensor], Tensor]
 ROW_GROUP_BYTES = 16 << 20
+PAGE_BYTES = 1 << 30  # more than a row group: each column of a group is one page, which can be mapped
+PLAIN: Any = {"compression": "none", "use_dictionary": False, "write_statistics": False}
 ROUNDING = {"float32": 2.0**-20, "float16": 2.0**-9}
+
+
+def whole_rows(limit: int, row_bytes: int) -> int:
+    """Rows within so many bytes, a power of 2, so that batches fit row groups."""
+    return 1 << max(1, limit // max(1, row_bytes)).bit_length() - 1
 
 
 def column_name(order: int) -> str:
@@ -108,9 +116,7 @@ class ComponentTable:
                 yield {name: self._source[name][start : start + batch_size] for name in columns}
             return
         for part in self._source:
-            with pq.ParquetFile(part, memory_map=True) as file:
-                for batch in file.iter_batches(batch_size=batch_size, columns=columns):
-                    yield {name: self._tensor(batch.column(name)) for name in columns}
+            yield from _part_batches(part, columns, batch_size, self.shape)
 
     def stacked(self, batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches as (components and residual (b, L + 1, C, H, W) in float32, labels (b,))."""
@@ -125,11 +131,44 @@ class ComponentTable:
         """int64 (n,): each row's number among the training or test images."""
         return torch.cat([batch["sample"] for batch in self.batches(["sample"], 65536)])
 
-    def _tensor(self, column: Any) -> Tensor:
-        if isinstance(column, pa.ExtensionArray):
-            values = column.storage.flatten().to_numpy(zero_copy_only=True)
-            return torch.from_numpy(values.reshape(-1, *self.shape).copy())
-        return torch.from_numpy(column.to_numpy(zero_copy_only=False).astype(np.int64))
+
+def _part_batches(
+    part: Path, columns: list[str], batch_size: int, shape: tuple[int, int, int]
+) -> Iterator[dict[str, Tensor]]:
+    """Rows of one Parquet file. Tensors are mapped where they lie as this module writes them, else decoded."""
+    plain = [name for name in columns if name in ("label", "sample")]
+    groups = mapped_columns(part, [name for name in columns if name not in plain])
+    if groups is None:
+        with pq.ParquetFile(part, memory_map=True) as file:
+            for batch in file.iter_batches(batch_size=batch_size, columns=columns):
+                yield {name: _tensor(batch.column(name), shape) for name in columns}
+        return
+    with pq.ParquetFile(part) as file:
+        rows, table = file.metadata.num_rows, file.read(plain)
+    numbers = {name: torch.from_numpy(table[name].to_numpy().astype(np.int64)) for name in plain}
+    for start in range(0, rows, batch_size):
+        stop = start + batch_size
+        yield {
+            name: numbers[name][start:stop] if name in plain else _rows(groups, name, start, stop) for name in columns
+        }
+
+
+def _rows(groups: list[dict[str, Tensor]], name: str, start: int, stop: int) -> Tensor:
+    """Rows `start` to `stop` of a column in row groups: a view where one group holds them."""
+    found, first = [], 0
+    for group in groups:
+        lo, hi = max(start - first, 0), min(stop - first, len(group[name]))
+        if lo < hi:
+            found.append(group[name][lo:hi])
+        first += len(group[name])
+    return found[0] if len(found) == 1 else torch.cat(found)
+
+
+def _tensor(column: Any, shape: tuple[int, int, int]) -> Tensor:
+    if isinstance(column, pa.ExtensionArray):
+        values = column.storage.flatten().to_numpy(zero_copy_only=True)
+        return torch.from_numpy(values.reshape(-1, *shape).copy())
+    return torch.from_numpy(column.to_numpy(zero_copy_only=False).astype(np.int64))
 
 
 def sample_rows(
@@ -210,15 +249,13 @@ def extract(
             if schema is None:
                 schema = _schema(orders, f.shape[1:], dtype, meta or {})
             if writer is None:
-                writer = pq.ParquetWriter(
-                    path, schema, compression="none", use_dictionary=False, write_statistics=False
-                )
+                writer = pq.ParquetWriter(path, schema, data_page_size=PAGE_BYTES, **PLAIN)
             arrays = [pa.array(samples[rows].numpy()), pa.array(labels[rows].numpy().astype(np.int32))]
             arrays += [
                 pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(c.cpu().numpy()))
                 for c in (stored[-1], *stored[:-1])
             ]
-            group = max(1, ROW_GROUP_BYTES // max(1, sum(a.nbytes for a in arrays) // len(arrays[0])))
+            group = whole_rows(ROW_GROUP_BYTES, sum(a.nbytes for a in arrays) // len(arrays[0]))
             writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema), row_group_size=group)
             progress(rows.stop, len(images))
         if writer is not None:
@@ -228,7 +265,8 @@ def extract(
 
 def _schema(orders: list[int], shape: Sequence[int], dtype: str, meta: dict[str, Any]) -> pa.Schema:
     tensor = pa.fixed_shape_tensor(pa.float32() if dtype == "float32" else pa.float16(), list(shape))
-    fields = [("sample", pa.int64()), ("label", pa.int32()), ("residual", tensor)]
-    fields += [(column_name(order), tensor) for order in orders]
+    kinds = {"sample": pa.int64(), "label": pa.int32(), "residual": tensor}
+    kinds |= {column_name(order): tensor for order in orders}
     described = {"orders": orders, "shape": list(shape), "dtype": dtype} | meta
+    fields = [pa.field(name, kind, nullable=False) for name, kind in kinds.items()]
     return pa.schema(fields, {"featcx": json.dumps(described, sort_keys=True)})

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from featcx_core.analysis.components import ComponentTable
 from featcx_core.errors import InputError
 from featcx_core.seeds import derive_seed
-from featcx_core.shapley.prefetch import read_ahead
 
 PERMUTATIONS = 64
 ROWS = 64  # rows a batch, fixed as in shapley.py
@@ -72,7 +71,7 @@ def sampled_shapley_values(
         raise InputError(f"{permutations} permutations make no antithetic pairs; give an even number of at least 4.")
     head, found, start = head.to(device), [], 0
     columns = table.tensor_columns
-    for batch in read_ahead(table.batches([*columns, "label", "sample"], ROWS)):
+    for batch in table.batches([*columns, "label", "sample"], ROWS):
         maps = torch.stack([batch[name].float() for name in columns], 1).to(device)
         y = batch["label"] if labels is None else labels[start : start + len(maps)]
         orders = np.stack(

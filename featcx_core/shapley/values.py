@@ -16,15 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from featcx_core.analysis.bootstrap import Covariance, bootstrap_weights, interval
-from featcx_core.analysis.components import ComponentTable
+from featcx_core.analysis.components import ROW_GROUP_BYTES, ComponentTable, whole_rows
 from featcx_core.errors import InputError
 from featcx_core.seeds import derive_seed
 from featcx_core.shapley.coalitions import cross_entropies, members_sum, pooled_losses, subset_sums
 from featcx_core.shapley.pooled import pooled_head
-from featcx_core.shapley.prefetch import read_ahead
 
 EXACT_PLAYERS = 14
-BATCH_BYTES = 32 << 20  # of components at a time
 BLOCK_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}  # of summed features at a time, for heads that do not pool
 
 
@@ -87,17 +85,13 @@ def coalition_losses(
 def batch_rows(table: ComponentTable) -> int:
     """Rows a batch, 16 to 256 and a power of 2, by their size alone: last digits must not depend on how rows are shared."""
     a_row = 4 * (len(table.orders) + 1) * math.prod(table.shape)
-    return 1 << max(16, min(256, BATCH_BYTES // a_row)).bit_length() - 1
+    return max(16, min(256, whole_rows(ROW_GROUP_BYTES, a_row)))
 
 
 def batches_on(table: ComponentTable, rows: int, device: torch.device | str) -> Iterator[tuple[list[Tensor], Tensor]]:
-    """Batches as (components and residual, float32 (b, C, H, W) each; labels (b,)) on the device.
-
-    A table in files is read ahead by a thread.
-    """
+    """Batches as (components and residual, float32 (b, C, H, W) each; labels (b,)) on the device."""
     columns = table.tensor_columns
-    batches = table.batches([*columns, "label"], rows)
-    for batch in batches if isinstance(table._source, dict) else read_ahead(batches):
+    for batch in table.batches([*columns, "label"], rows):
         yield [batch[name].float().to(device) for name in columns], batch["label"].to(device)
 
 

@@ -4,7 +4,9 @@ import hashlib
 import json
 from pathlib import Path
 
+import duckdb
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,6 +14,7 @@ import torch
 
 from featcx_core.analysis import components
 from featcx_core.analysis.components import ComponentTable, extract, sample_rows
+from featcx_core.analysis.pages import mapped_columns
 from featcx_core.errors import InputError
 
 SHAPE = (3, 4, 4)
@@ -146,6 +149,58 @@ def test_batches_span_row_groups(tmp_path, monkeypatch):
     assert [len(b["residual"]) for b in table.batches(["residual"], 16)] == [16, 16, 8, 16, 16, 8, 16, 4]
     found, wanted = everything(table), expected()
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_columns_lie_in_the_file_as_they_are(tmp_path, dtype):
+    table, _ = write(tmp_path, dtype=dtype)
+    groups = mapped_columns(tmp_path / "part-00000.parquet", table.tensor_columns)
+    assert [len(group["residual"]) for group in groups] == [16, 16, 8]
+    wanted = expected()
+    for name in table.tensor_columns:
+        assert torch.equal(torch.cat([group[name] for group in groups]), wanted[name][:40].to(getattr(torch, dtype)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"compression": "snappy", "use_dictionary": False},
+        {"compression": "none", "use_dictionary": True},
+        {"compression": "none", "use_dictionary": False, "data_page_size": 500, "write_batch_size": 8},
+        {"compression": "none", "use_dictionary": False, "data_page_version": "2.0"},
+        {"compression": "none", "use_dictionary": False, "column_encoding": "BYTE_STREAM_SPLIT"},
+    ],
+)
+def test_files_written_otherwise_are_decoded(tmp_path, options):
+    """The same rows compressed, in dictionaries, many pages or other encodings: nothing is mapped, everything is read."""
+    write(tmp_path / "ours", part_rows=100)
+    rows = pq.read_table(tmp_path / "ours")
+    pq.write_table(rows, tmp_path / "part-00000.parquet", **options)
+    table, wanted = ComponentTable.open(tmp_path), expected()
+    assert mapped_columns(tmp_path / "part-00000.parquet", table.tensor_columns) is None
+    found = everything(table, 30)
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_rows_that_are_missing_are_never_mapped(tmp_path):
+    """A null takes no bytes: what follows it would be read a row too early."""
+    kind = pa.fixed_shape_tensor(pa.float32(), [2])
+    storage = pa.array([[1.0, 2.0], None, [5.0, 6.0]], kind.storage_type)
+    column = pa.ExtensionArray.from_storage(kind, storage)
+    pq.write_table(pa.table({"residual": column}), tmp_path / "x.parquet", compression="none", use_dictionary=False)
+    assert mapped_columns(tmp_path / "x.parquet", ["residual"]) is None
+
+
+def test_pandas_and_duckdb_read_the_files(tmp_path):
+    write(tmp_path)
+    wanted = expected()
+    frame = pd.read_parquet(tmp_path)
+    assert frame["sample"].tolist() == wanted["sample"].tolist()
+    np.testing.assert_array_equal(np.stack(frame["c_007"]), wanted["c_007"].flatten(1).numpy())
+    query = f"select sample, residual from '{tmp_path}/part-*.parquet' order by filename, file_row_number"
+    rows = duckdb.sql(query).fetchnumpy()
+    assert rows["sample"].tolist() == wanted["sample"].tolist()
+    np.testing.assert_array_equal(np.stack(list(rows["residual"])), wanted["residual"].flatten(1).numpy())
 
 
 def test_parts_are_tables_of_their_own(tmp_path):

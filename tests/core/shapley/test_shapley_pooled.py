@@ -24,7 +24,6 @@ from featcx_core.shapley import coalitions
 from featcx_core.shapley import values as shapley
 from featcx_core.shapley.coalitions import subset_sums
 from featcx_core.shapley.pooled import pooled_head
-from featcx_core.shapley.prefetch import read_ahead
 from featcx_core.shapley.values import coalition_losses
 
 
@@ -330,7 +329,7 @@ def test_losses_do_not_depend_on_shards_or_batches(cut, batch, name):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_tables_in_files_are_read_ahead_to_the_same_losses(tmp_path, dtype):
+def test_tables_in_files_have_the_same_losses(tmp_path, dtype):
     torch.manual_seed(0)
     rng = torch.Generator().manual_seed(0)
     nets = {4: lambda x: x.repeat(1, 6, 1, 1) * 0.5, 7: lambda x: x.repeat(1, 6, 1, 1) ** 2}
@@ -349,23 +348,3 @@ def test_tables_in_files_are_read_ahead_to_the_same_losses(tmp_path, dtype):
     torch.testing.assert_close(
         coalition_losses(table, head, other), direct_losses(relabelled, head), rtol=1e-5, atol=1e-5
     )
-
-
-def test_reading_ahead_keeps_order_and_passes_errors_on():
-    def source():
-        yield from range(20)
-        raise OSError("the disk is gone")
-
-    taken = []
-    with pytest.raises(OSError, match="disk is gone"):
-        taken += [taken.append(item) for item in read_ahead(source())]
-    assert taken == list(range(20))
-    assert list(read_ahead([])) == []
-
-
-def test_reading_ahead_stops_with_its_consumer():
-    taken = []
-    items = read_ahead((taken.append(i) or i for i in range(1000)), depth=2)
-    assert [next(items) for _ in range(3)] == [0, 1, 2]
-    items.close()
-    assert len(taken) <= 3 + 2 + 1  # what was given out, what waited, and one in the thread's hand
