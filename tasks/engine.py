@@ -12,6 +12,7 @@ import importlib
 import inspect
 import platform
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,12 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import Task
+from prefect._internal.result_records import ResultRecord, ResultRecordMetadata
 from prefect.cache_policies import CachePolicy
+from prefect.serializers import JSONSerializer
 from pydantic import BaseModel
 
 from featcx_core.store.artifacts import ArtifactRef, FileRef, Store
 from featcx_core.store.code import CodeVersion, code_version
 from featcx_core.store.keys import artifact_key, digest
+from featcx_core.store.trust import inside
 from tasks.devices import Lease, lease, placement, settled_allocator
 from tasks.env import Env
 from tasks.progress import Progress
@@ -74,7 +78,7 @@ def checkpoint_folder(store: Store, stage: str, key: str) -> Path:
 
 @dataclass
 class StoreCache(CachePolicy):
-    """Prefect's record of a stage counts only while the store holds the payload whole; otherwise it is removed."""
+    """Prefect's record of a stage is made anew from the store each time: it counts while the payload is there whole."""
 
     stage: str = ""
     module: str = ""
@@ -86,18 +90,33 @@ class StoreCache(CachePolicy):
         stage, env = stage_of(self.module, self.stage), inputs["env"]
         arguments = {name: value for name, value in inputs.items() if name != "env"}
         key, store = stage.key(arguments), Store(env.store)
-        record = records(store) / f"{stage.name}-{key}"
+        progress = Progress(env, stage.name, key, stage.describe(arguments, env.scope))
+        progress.note("waiting")  # before it looks: what a run has noted is not pruned
         found = store.find(stage.name, key)
-        if found is None:
-            record.unlink(missing_ok=True)
-        elif record.exists():
-            Progress(env, stage.name, key, stage.describe(arguments, env.scope)).finish(computed=False)
-        return record.name
+        write_record(store, f"{stage.name}-{key}", found)
+        if found is not None:
+            progress.finish(computed=False)
+        return f"{stage.name}-{key}"
 
 
 def records(store: Store) -> Path:
     """The folder of Prefect's own records."""
     return store.root / ".prefect" / "results"
+
+
+def write_record(store: Store, name: str, found: ArtifactRef | None) -> None:
+    """Has Prefect's record say what the store says, whatever stood there: one from a stranger could name a serializer that
+    runs code, and Prefect would use it. Where there is no artifact there is no record.
+    """
+    path = inside(store.root, ".prefect", "results") / name
+    if found is None:
+        path.unlink(missing_ok=True)
+        return
+    about = ResultRecordMetadata(serializer=JSONSerializer(), storage_key=str(path))
+    fresh = path.with_name(f"{name}.{uuid.uuid4().hex[:8]}")
+    fresh.parent.mkdir(parents=True, exist_ok=True)
+    fresh.write_bytes(ResultRecord(result=found, metadata=about).serialize())
+    fresh.rename(path)
 
 
 STAGES: dict[str, Stage] = {}

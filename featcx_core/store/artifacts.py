@@ -15,14 +15,13 @@ import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from featcx_core.errors import InputError
 from featcx_core.store.keys import digest
-
-MANIFEST = "manifest.json"
+from featcx_core.store.trust import MANIFEST, Digest, Name, inside, read_json, read_manifest
 
 
 class ArtifactRef(BaseModel):
@@ -30,9 +29,9 @@ class ArtifactRef(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    stage: str
-    key: str
-    digest: str
+    stage: Name
+    key: Name
+    digest: Digest
 
     @property
     def path(self) -> str:
@@ -75,12 +74,16 @@ class Store:
         self.root = Path(root).absolute()
 
     def path(self, ref: ArtifactRef) -> Path:
-        """The artifact's folder."""
-        return self.root / ref.path
+        """The artifact's folder.
+
+        Raises:
+            InputError: when a symbolic link stands in its place.
+        """
+        return inside(self.root, ref.stage, ref.key)
 
     def manifest(self, ref: ArtifactRef) -> dict[str, Any]:
         """The artifact's manifest."""
-        return json.loads((self.path(ref) / MANIFEST).read_text())
+        return read_manifest(self.root, ref.stage, ref.key)
 
     def find(self, stage: str, key: str, remember: bool = True) -> ArtifactRef | None:
         """The artifact when it is there and whole, else None.
@@ -90,13 +93,13 @@ class Store:
         """
         folder = self.root / stage / key
         try:
-            manifest = _manifest(folder)
+            manifest = read_manifest(self.root, stage, key)
             stamps = {name: _stamp(folder / name) for name in (*manifest["files"], MANIFEST)}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError):
             return None
         memo = self._memo(stage, key)
         try:
-            fresh = json.loads(memo.read_text()) == stamps
+            fresh = read_json(memo) == stamps
         except (OSError, ValueError):
             fresh = False
         if not fresh:
@@ -109,11 +112,45 @@ class Store:
     @contextlib.contextmanager
     def lock(self, stage: str, key: str) -> Iterator[None]:
         """Holds the key for this thread; the kernel lets go of it when the holder dies."""
-        path = self.root / ".locks" / f"{stage}-{key}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with self._hold(f"{stage}-{key}", fcntl.LOCK_EX):
             yield
+
+    @contextlib.contextmanager
+    def alone(self, stage: str, key: str) -> Iterator[None]:
+        """As `lock`, without waiting.
+
+        Raises:
+            BlockingIOError: when somebody holds the key.
+        """
+        with self._hold(f"{stage}-{key}", fcntl.LOCK_EX | fcntl.LOCK_NB):
+            yield
+
+    def lease(self, run: str) -> IO[str]:
+        """A run is alive until this is closed or its process ends: what it has found or made is not pruned."""
+        return self._hold(f"run-{run}", fcntl.LOCK_EX)
+
+    def live_runs(self) -> list[str]:
+        """The runs whose lease is held."""
+        found = []
+        for path in self.root.glob(".locks/run-*"):
+            run = path.name.removeprefix("run-")
+            try:
+                with self.alone("run", run):
+                    pass
+            except BlockingIOError:
+                found.append(run)
+        return found
+
+    def _hold(self, name: str, how: int) -> IO[str]:
+        path = inside(self.root, ".locks", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "w")  # noqa: SIM115 (whoever asked closes it)
+        try:
+            fcntl.flock(file, how)
+        except OSError:
+            file.close()
+            raise
+        return file
 
     def publish(self, stage: str, key: str, fill: Callable[[Path], dict[str, Any]]) -> ArtifactRef:
         """Has `fill` write a payload into a fresh folder, then moves it into place with the manifest it returns.
@@ -135,7 +172,7 @@ class Store:
             _write(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
             for name in names:
                 _sync(folder / name)
-            final = self.root / stage / key
+            final = inside(self.root, stage, key)
             final.parent.mkdir(parents=True, exist_ok=True)
             if final.exists():  # damaged, or find() would have served it
                 final.rename(aside)
@@ -149,12 +186,16 @@ class Store:
         return ArtifactRef(stage=stage, key=key, digest=content)
 
     def manifests(self) -> list[dict[str, Any]]:
-        """All manifests, oldest first."""
+        """All manifests that lie where they say, oldest first."""
         found = []
-        for path in self.root.glob(f"[!.]*/*/{MANIFEST}"):
+        for stage, key in self._folders():
             with contextlib.suppress(OSError, ValueError):
-                found.append(_manifest(path.parent))
-        return sorted(found, key=lambda m: (m.get("started", ""), m["stage"], m["key"]))
+                found.append(read_manifest(self.root, stage, key))
+        return sorted(found, key=lambda m: (m["started"], m["stage"], m["key"]))
+
+    def _folders(self) -> list[tuple[str, str]]:
+        """Stage and key of every folder that may be an artifact, links among them."""
+        return sorted((p.parent.name, p.name) for p in self.root.glob("[!.]*/*") if p.is_dir() or p.is_symlink())
 
     def resolve(self, key: str) -> dict[str, Any]:
         """The manifest of the one artifact whose key, or stage/key, starts with `key`.
@@ -174,43 +215,61 @@ class Store:
         return found[0]
 
     def lineage(self, refs: Iterable[ArtifactRef]) -> list[dict[str, Any]]:
-        """The manifests of these artifacts and of all that they were made from, inputs before what uses them."""
+        """The manifests of these artifacts and of all that they were made from and is still there, inputs first."""
         found: dict[str, dict[str, Any]] = {}
-
-        def visit(value: Any) -> None:
-            if isinstance(value, list):
-                for entry in value:
-                    visit(entry)
-            elif isinstance(value, dict) and set(value) == {"stage", "key", "digest"}:
-                path = f"{value['stage']}/{value['key']}"
-                if path not in found:
-                    manifest = self.manifest(ArtifactRef(**value))
-                    visit(manifest["lineage"])
-                    found[path] = manifest
-            elif isinstance(value, dict):
-                visit(list(value.values()))
-
-        visit([ref.model_dump() for ref in refs])
+        opened: dict[str, dict[str, Any]] = {}
+        waiting = [*reversed(list(refs))]
+        while waiting:
+            path = waiting[-1].path
+            if path in opened:  # all that it was made from has been told, or is told in a circle
+                ref = waiting.pop()
+                found.setdefault(ref.path, opened[path])
+                continue
+            try:
+                opened[path] = self.manifest(waiting[-1])
+            except (OSError, ValueError):
+                waiting.pop()
+                continue
+            waiting += reversed(references(opened[path]["lineage"]))
         return list(found.values())
 
     def verify(self) -> list[Damage]:
         """Hashes every file of every artifact; the damaged ones, empty when all is well."""
         damaged = []
-        for folder in sorted(p.parent for p in self.root.glob(f"[!.]*/*/{MANIFEST}")):
-            name = str(folder.relative_to(self.root))
+        for stage, key in self._folders():
+            folder, name = self.root / stage / key, f"{stage}/{key}"
             try:
-                manifest = _manifest(folder)
+                manifest = read_manifest(self.root, stage, key)
                 damaged += [Damage(name, *entry) for entry in self._damage(folder, manifest)]
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except FileNotFoundError:
+                damaged.append(Damage(name, MANIFEST, "is missing"))
+            except (OSError, ValueError) as error:
                 damaged.append(Damage(name, MANIFEST, f"cannot be read ({error})"))
-        for folder in sorted(p for p in self.root.glob("[!.]*/*") if p.is_dir() and not (p / MANIFEST).exists()):
-            damaged.append(Damage(str(folder.relative_to(self.root)), MANIFEST, "is missing"))
+        return damaged + self._damaged_notes()
+
+    def _damaged_notes(self) -> list[Damage]:
+        """What lies beside the artifacts and is not as featcx writes it; a run takes none of it on trust."""
+        damaged = [
+            Damage(str(path.parent.relative_to(self.root)), path.name, "is a symbolic link, which no store holds")
+            for path in sorted(self.root.rglob("*"))
+            if path.is_symlink() and path.parent.name not in (".", "..") and len(path.relative_to(self.root).parts) != 2
+        ]
+        for pattern in (".checks/*.json", ".runs/*/*.json", ".prefect/results/*"):
+            for path in sorted(p for p in self.root.glob(pattern) if p.is_file()):
+                try:
+                    value = read_json(path)
+                    if pattern.startswith(".prefect") and value["metadata"]["serializer"]["type"] != "json":
+                        raise ValueError("it names a serializer that featcx does not use")
+                except (OSError, ValueError, KeyError, TypeError) as error:
+                    damaged.append(
+                        Damage(str(path.parent.relative_to(self.root)), path.name, f"is not as written ({error})")
+                    )
         return damaged
 
     def _damage(self, folder: Path, manifest: dict[str, Any]) -> list[tuple[str, str]]:
         found = []
         for name, entry in manifest["files"].items():
-            path = folder / name
+            path = inside(folder, name)
             if not path.is_file():
                 found.append((name, "is missing"))
             elif path.stat().st_size != entry["bytes"] or _sha256(path) != entry["sha256"]:
@@ -223,19 +282,19 @@ class Store:
         return self.root / ".checks" / f"{stage}-{key}.json"
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    """A folder's manifest.
-
-    Raises:
-        OSError, ValueError: when it cannot be read or lacks what every manifest has.
-    """
-    manifest = json.loads((folder / MANIFEST).read_text())
-    files = manifest.get("files") if isinstance(manifest, dict) else None
-    if not isinstance(files, dict) or not {"stage", "key", "digest"} <= set(manifest):
-        raise ValueError("no manifest of featcx")
-    if not all(isinstance(entry, dict) and {"bytes", "sha256"} <= set(entry) for entry in files.values()):
-        raise ValueError("its list of files is damaged")
-    return manifest
+def references(value: Any) -> list[ArtifactRef]:
+    """The references in nested lists and dicts, in order; what only looks like one is passed over."""
+    found, waiting = [], [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict) and set(value) == {"stage", "key", "digest"}:
+            with contextlib.suppress(ValidationError):
+                found.append(ArtifactRef(**value))
+        elif isinstance(value, dict):
+            waiting += reversed(value.values())
+        elif isinstance(value, list):
+            waiting += reversed(value)
+    return found
 
 
 def _content(files: dict[str, Any], volatile: Collection[str]) -> str:
@@ -276,7 +335,7 @@ def _write(path: Path, text: str) -> None:
     """Writes a small file so that a reader sees the old text or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
-    with open(fresh, "w") as file:
+    with open(fresh, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import shutil
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
 from featcx_core.errors import InputError
 from featcx_core.store.artifacts import ArtifactRef, Store
+from featcx_core.store.trust import inside
 
 Manifest = dict[str, Any]
 REPORTS = frozenset({"report", "complexity_report", "sweep_report"})
+SCRAPS = (".partial", ".runs", ".checkpoints")
 
 
 def superfluous(store: Store, keep_last: int | None, max_megabytes: float | None) -> list[Manifest]:
-    """The manifests that may go, oldest first.
+    """The manifests that may go, oldest first. What a run under way has found or made stays, and what that was made from.
 
     Args:
         keep_last: keep this many newest reports and all that they were made from; None keeps every artifact on this count.
@@ -41,51 +43,71 @@ def superfluous(store: Store, keep_last: int | None, max_megabytes: float | None
                 room -= sum(entry["bytes"] for entry in m["files"].values())
                 if room < 0:
                     kept.discard(_path(m))
+    live = [_ref(m) for m in manifests if _noted(store, m)]
+    kept |= {_path(m) for m in store.lineage(live)}
     return [m for m in manifests if _path(m) not in kept]
 
 
 def left_over(store: Store, older_than: float = 3600.0) -> list[Path]:
     """Folders and notes of runs that were killed, untouched for `older_than` seconds."""
-    now = time.time()
-    found = [p for name in (".partial", ".runs", ".checkpoints") for p in (store.root / name).glob("*")]
-    return [path for path in found if now - _touched(path) > older_than and not _in_work(store, path)]
+    now, live = time.time(), store.live_runs()
+    found = [p for name in SCRAPS if not (store.root / name).is_symlink() for p in (store.root / name).glob("*")]
+    return [p for p in found if now - _touched(p) > older_than and p.name not in live and not _in_work(store, p)]
 
 
 def _touched(path: Path) -> float:
     """When a file, or anything in a folder, last changed: the rounds of a pruning have folders of their own."""
-    return max(part.stat().st_mtime for part in (path, *path.rglob("*")))
+    parts = (path,) if path.is_symlink() else (path, *path.rglob("*"))
+    return max(part.lstat().st_mtime for part in parts)
 
 
 def _in_work(store: Store, path: Path) -> bool:
     """Whether someone holds the key that a folder of `.partial` or `.checkpoints` is named after."""
     stage, _, key = path.name.partition("-")
     for lock in (store.root / ".locks").glob(f"{stage}-{key[:12]}*"):
-        with open(lock) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
+        try:
+            with store.alone(stage, lock.name.removeprefix(f"{stage}-")):
+                pass
+        except BlockingIOError:
+            return True
     return False
 
 
-def remove(store: Store, manifests: list[Manifest], scraps: list[Path]) -> None:
-    """Removes artifacts, each under its lock: one that a run is just using or making is left alone."""
+def remove(store: Store, manifests: list[Manifest], scraps: list[Path]) -> tuple[list[Manifest], list[Path]]:
+    """Removes artifacts, each under its lock, and left-overs: what is gone afterwards.
+
+    One that a run is making, or has taken note of meanwhile, is left alone: a run notes an artifact before it looks for it,
+    and here an artifact is put aside before the notes are read, so either the run misses it or it comes back.
+    """
+    gone = []
     for m in manifests:
-        with contextlib.suppress(BlockingIOError, FileNotFoundError), _free(store, m):
-            shutil.rmtree(store.root / _path(m))
-            (store.root / ".checks" / f"{m['stage']}-{m['key']}.json").unlink(missing_ok=True)
-            (store.root / ".prefect" / "results" / f"{m['stage']}-{m['key']}").unlink(missing_ok=True)
+        aside = inside(store.root, ".partial", f"pruned-{uuid.uuid4().hex[:12]}")
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError, InputError), store.alone(m["stage"], m["key"]):
+            place = store.path(_ref(m))
+            place.rename(aside)
+            if _noted(store, m):
+                aside.rename(place)
+                continue
+            for note in (f".checks/{m['stage']}-{m['key']}.json", f".prefect/results/{m['stage']}-{m['key']}"):
+                with contextlib.suppress(InputError):
+                    inside(store.root, note).unlink(missing_ok=True)
+            gone.append(m)
+            shutil.rmtree(aside, ignore_errors=True)
     for path in scraps:
-        shutil.rmtree(path, ignore_errors=True)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return gone, [path for path in scraps if not path.exists() and not path.is_symlink()]
 
 
-@contextlib.contextmanager
-def _free(store: Store, manifest: Manifest):  # type: ignore[no-untyped-def]
-    path = store.root / ".locks" / f"{manifest['stage']}-{manifest['key']}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+def _noted(store: Store, manifest: Manifest) -> bool:
+    """Whether a run under way has noted an artifact."""
+    return any(
+        (store.root / ".runs" / run / f"{manifest['stage']}-{manifest['key']}.json").exists()
+        for run in store.live_runs()
+    )
 
 
 def _path(manifest: Manifest) -> str:

@@ -84,10 +84,10 @@ def prune_artifacts(
             raise InputError("Say what to keep: --keep-last N reports, or --max-size MEGABYTES.")
         place = ArtifactStore(store)
         going, scraps = superfluous(place, keep_last, max_size), left_over(place)
+        if not dry_run:
+            going, scraps = remove(place, going, scraps)
         size = sum(entry["bytes"] for m in going for entry in m["files"].values())
         for m in going:
             print(f"{m['stage']}/{m['key'][:12]}  {m['label']}")
-        if not dry_run:
-            remove(place, going, scraps)
         verb = "would go" if dry_run else "removed"
         print(f"{len(going)} artifacts ({size / 1e6:.1f} MB) and {len(scraps)} left-overs {verb}")

@@ -49,10 +49,14 @@ def nothing_left(store: Store) -> Iterator[None]:
 
 
 class Submitter:
-    """Hands a recipe's stages to Prefect and keeps their futures, each with those that it waits for."""
+    """Hands a recipe's stages to Prefect and keeps their futures, each with those that it waits for.
+
+    While there is one, nothing that its run has found or made is pruned.
+    """
 
     def __init__(self, env: Env) -> None:
         self.env, self.futures = env, list[PrefectFuture[ArtifactRef]]()
+        self.lease = Store(env.store).lease(env.run)
         self.inputs: dict[int, list[PrefectFuture[ArtifactRef]]] = {}
 
     def __call__(self, stage: Stage, scope: str = "", **arguments: Any) -> PrefectFuture[ArtifactRef]:

@@ -1,0 +1,203 @@
+"""A store may come from a stranger: whatever its files say, nothing outside is touched, and no wrong artifact is served."""
+
+import copy
+import hashlib
+import json
+import random
+import shutil
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from featcx_core.errors import InputError
+from featcx_core.store.artifacts import ArtifactRef, Store, references
+from featcx_core.store.pruning import left_over, remove, superfluous
+from featcx_core.store.trust import inside, read_json
+
+KEYS = {"data": "d" * 64, "target": "1" * 64, "report": "3" * 64}
+
+
+def publish(store, stage, started, **lineage):
+    def fill(folder):
+        (folder / "payload").write_bytes(b"x" * 1000)
+        return {"started": started, "label": stage, "lineage": TypeAdapter(Any).dump_python(lineage)}
+
+    return store.publish(stage, KEYS[stage], fill)
+
+
+def made(root):
+    """A store of a data set, a target and a report, with the notes, locks and records of a run."""
+    store = Store(root / "store")
+    data = publish(store, "data", "1")
+    target = publish(store, "target", "2", data=data)
+    report = publish(store, "report", "3", target=target, more=[{"deep": data}])
+    for ref in (data, target, report):
+        assert store.find(ref.stage, ref.key) == ref
+        note = store.root / ".runs" / "r1" / f"{ref.stage}-{ref.key}.json"
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps([ref.stage, "cached", 0, 0, "", 1.0, 0.0, None]))
+        with store.lock(ref.stage, ref.key):
+            pass
+    (root / "outside").mkdir()
+    (root / "outside" / "thesis.txt").write_text("precious")
+    return store, {ref.stage: ref for ref in (data, target, report)}
+
+
+def outside(root):
+    """All that lies beside the store."""
+    return {
+        p: p.read_bytes() if p.is_file() else b"" for p in root.rglob("*") if "store" not in p.relative_to(root).parts
+    }
+
+
+@given(
+    st.lists(st.text(max_size=8) | st.sampled_from(["..", ".", "/", "/etc", "a/../..", "", "a\\b", "x\0y"]), min_size=1)
+)
+def test_no_name_leads_out_of_a_folder(tmp_path_factory, names):
+    root = tmp_path_factory.getbasetemp() / "root"
+    try:
+        path = inside(root, *names)
+    except InputError:
+        return
+    assert path.resolve().is_relative_to(root.resolve())
+    assert path != root
+
+
+def test_no_link_leads_out_of_a_store(tmp_path):
+    store, refs = made(tmp_path)
+    shutil.rmtree(store.root / "target")
+    (tmp_path / "outside" / KEYS["target"]).mkdir()
+    (store.root / "target").symlink_to(tmp_path / "outside")
+    with pytest.raises(InputError, match="symbolic link"):
+        store.path(refs["target"])
+    with pytest.raises(InputError, match="symbolic link"):
+        store.publish("target", KEYS["target"], lambda folder: {})
+    assert store.find("target", KEYS["target"]) is None
+    assert any(damage.artifact.startswith("target") for damage in store.verify())
+
+
+def values(value, path=()):
+    """Paths of all values in nested JSON, the containers too."""
+    yield path
+    for name, entry in (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    ):
+        yield from values(entry, (*path, name))
+
+
+STRANGE = [
+    *("..", ".", "/", "", "/etc", "../outside", "../../outside", "target/../..", "report", "\0", "x" * 200, "é", "0"),
+    *(None, True, -1, 10**30, 1.5, [], {}, [[]], {"stage": "..", "key": "outside", "digest": "0"}),
+    {"stage": "report", "key": KEYS["report"], "digest": "0"},
+    {"../../outside/thesis.txt": {"bytes": 8, "sha256": hashlib.sha256(b"precious").hexdigest()}},
+    {"type": "pickle", "picklelib": "cloudpickle"},
+]
+
+
+def mutated(text, chance):
+    """A small file's text with one value or name replaced, a piece taken out, or bytes flipped."""
+    kind = chance.random()
+    if kind < 0.15:
+        data = bytearray(text.encode())
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        return bytes(data)
+    if kind < 0.2:
+        return chance.choice([b"", b"{", b"null", b"[" * 100_000, text.encode()[: len(text) // 2], b"NaN", b"\xff\xfe"])
+    value = json.loads(text)
+    path = chance.choice(list(values(value)))
+    if not path:
+        return json.dumps(chance.choice(STRANGE)).encode()
+    parent = value
+    for name in path[:-1]:
+        parent = parent[name]
+    strange = copy.deepcopy(chance.choice(STRANGE))
+    if isinstance(parent, dict) and kind > 0.8:
+        parent[strange if isinstance(strange, str) else path[-1] + "x"] = parent.pop(path[-1])
+    else:
+        parent[path[-1]] = strange
+    return json.dumps(value).encode()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mutated_files_neither_lead_out_nor_are_believed(tmp_path, seed):
+    """100 mutations of each: manifests, notes of checks, notes of runs. (10,000 were run once, with seeds of their own.)"""
+    store, refs = made(tmp_path)
+    kept, before = tmp_path / "kept", outside(tmp_path)
+    shutil.copytree(store.root, kept)
+    small = sorted(p.relative_to(kept) for p in kept.rglob("*.json"))
+    chance = random.Random(seed)
+    for _ in range(100):
+        place = chance.choice(small)
+        shutil.rmtree(store.root)
+        shutil.copytree(kept, store.root)
+        (store.root / place).write_bytes(mutated((kept / place).read_text(), chance))
+        for ref in refs.values():
+            found = store.find(ref.stage, ref.key)
+            assert found is None or found == ref, place
+        store.verify()
+        store.lineage(refs.values())
+        for m in store.manifests():
+            assert store.resolve(f"{m['stage']}/{m['key']}") == m
+        left_over(store, older_than=-1)
+        remove(store, superfluous(store, 0, None), left_over(store, older_than=-1))
+        remove(store, superfluous(store, 0, 0), [])
+        now = outside(tmp_path)
+        assert {p: v for p, v in now.items() if kept not in (p, *p.parents)} == before
+
+
+def test_a_link_anywhere_is_told_and_never_followed(tmp_path):
+    store, _ = made(tmp_path)
+    for place in (".checks/x.json", ".runs/r1/y.json", f"data/{KEYS['data']}/more"):
+        (store.root / place).symlink_to(tmp_path / "outside" / "thesis.txt")
+    told = {(d.artifact, d.file) for d in store.verify()}
+    assert {(".checks", "x.json"), (".runs/r1", "y.json"), (f"data/{KEYS['data']}", "more")} <= told
+    remove(store, superfluous(store, 0, None), left_over(store, older_than=-1))
+    assert (tmp_path / "outside" / "thesis.txt").read_text() == "precious"
+
+
+def test_what_only_looks_like_a_reference_is_passed_over():
+    good = {"stage": "data", "key": "k", "digest": "d"}
+    assert (
+        references({"a": [good, {"stage": "..", "key": "k", "digest": "d"}], "b": {"c": good}})
+        == [ArtifactRef(**good)] * 2
+    )
+    nest = []
+    for _ in range(100_000):
+        nest = [nest]
+    assert references(nest) == []
+
+
+def test_lineage_ends_where_a_circle_or_a_gap_begins(tmp_path):
+    store, refs = made(tmp_path)
+    manifest = store.path(refs["data"]) / "manifest.json"
+    told = json.loads(manifest.read_text()) | {"lineage": {"report": refs["report"].model_dump()}}
+    manifest.write_text(json.dumps(told))
+    assert sorted(m["stage"] for m in store.lineage([refs["report"]])) == ["data", "report", "target"]
+    shutil.rmtree(store.path(refs["data"]))
+    assert [m["stage"] for m in store.lineage([refs["report"]])] == ["target", "report"]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": NaN}', '{"a": Infinity}', "\xff", "", "{"])
+def test_text_that_is_no_json_is_a_value_error(tmp_path, text):
+    (tmp_path / "x").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"."):
+        read_json(tmp_path / "x")
+
+
+def test_what_a_live_run_has_noted_is_not_pruned(tmp_path):
+    store, refs = made(tmp_path)
+    (store.root / ".runs" / "r1" / f"report-{KEYS['report']}.json").unlink()
+    lease = store.lease("r1")
+    assert store.live_runs() == ["r1"]
+    assert [m["stage"] for m in superfluous(store, 0, None)] == ["report"]
+    going = [store.manifest(ref) for ref in refs.values()]  # as if the notes came after the choice
+    gone, _ = remove(store, going, [])
+    assert [m["stage"] for m in gone] == ["report"]
+    assert store.find("data", KEYS["data"]) == refs["data"]
+    assert left_over(store, older_than=-1) == []
+    lease.close()
+    assert store.live_runs() == []
+    assert len(superfluous(store, 0, None)) == 2
