@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from featcx_core.analysis.components import ComponentTable
 from featcx_core.seeds import derive_seed
+
+COMBINED_BYTES = 16 << 20  # of linear functions of samples at a time
 
 
 def bootstrap_weights(n: int, draws: int, seed: int) -> Tensor:
@@ -64,29 +66,84 @@ def covariance(
 
     A variance over samples is E‖x‖² − ‖E x‖². Of a sample only the K² inner products between its maps enter the first
     term, and of a draw only the mean maps the second, so any linear combination's variance follows from what is kept
-    here: significance, residuals, reliable parts, explained variance. Maps are shifted by the first batch's mean against
-    cancellation.
+    here: significance, residuals, explained variance. Maps are shifted by the first batch's mean against cancellation.
 
     Args:
         batches: float32 (b, K, …), n samples in all.
         draws: B bootstrap draws, 0 for none.
     """
-    weights = bootstrap_weights(n, draws, seed) if draws else torch.empty(0, n)
-    weights = torch.cat([torch.ones(1, n), weights]).to(device)
-    grams, sums, shift, start = [], None, None, 0
+    means, grams, maps = _Means(n, draws, seed, device), [], 0
     for batch in batches:
-        x = batch.to(device).flatten(2)
-        shift = x.mean(0) if shift is None else shift
-        x = x - shift
+        x = means.add(batch).unflatten(1, (batch.shape[1], -1))
         grams.append((x @ x.mT).double())
-        part = weights[:, start : start + len(x)] @ x.flatten(1)
-        sums = part if sums is None else sums.add_(part)
-        start += len(x)
-    if sums is None or start != n:
-        raise ValueError(f"{start} samples came where {n} were announced")
-    share = weights.double() / n
-    second = torch.einsum("bn,nij->bij", share, torch.cat(grams))
-    mean = (sums / n).unflatten(1, (second.shape[1], -1))
-    first = torch.stack([m @ m.T for m in mean.double()])
+        maps = x.shape[1]
+    second = torch.einsum("bn,nij->bij", means.shares(), torch.cat(grams) if grams else torch.empty(0, 1, 1))
+    first = torch.stack([m.double() @ m.double().T for m in means.found().unflatten(1, (maps, -1))])
     result = (second - first).cpu()
     return Covariance(result[0], result[1:])
+
+
+class Variances(NamedTuple):
+    """Variances summed over elements, float64: value (Q,), draws (B, Q)."""
+
+    value: Tensor
+    draws: Tensor
+
+
+@torch.no_grad()
+def variances(
+    batches: Iterable[Tensor],
+    combine: Callable[[Tensor], Tensor],
+    n: int,
+    draws: int = 0,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Variances:
+    """Variances of Q linear functions of each sample, with bootstrap draws, in one pass.
+
+    The mean of a linear function is the function of the mean, so that of a draw only the mean sample is kept, however many
+    functions there are of it, and they are taken of few samples or draws at a time.
+
+    Args:
+        batches: float32 (b, …), n samples in all.
+        combine: linear, samples (b, D) to their Q maps (b, Q, elements).
+        draws: B bootstrap draws, 0 for none.
+    """
+    means = _Means(n, draws, seed, device)
+
+    def squares(samples: Tensor) -> Tensor:
+        few = max(1, COMBINED_BYTES // (4 * combine(samples[:1]).numel()))
+        return torch.cat([combine(part).square().sum(2).double() for part in samples.split(few)])
+
+    norms = [squares(means.add(batch)) for batch in batches]
+    result = (means.shares() @ torch.cat(norms) - squares(means.found())).cpu()
+    return Variances(result[0], result[1:])
+
+
+class _Means:
+    """The mean of all samples and of those of each draw, shifted by the first batch's mean: (1 + B, D)."""
+
+    def __init__(self, n: int, draws: int, seed: int, device: torch.device | str) -> None:
+        weights = bootstrap_weights(n, draws, seed) if draws else torch.empty(0, n)
+        self.weights, self.n, self.seen = torch.cat([torch.ones(1, n), weights]).to(device), n, 0
+        self.sums = self.shift = torch.empty(0)
+
+    def add(self, batch: Tensor) -> Tensor:
+        """Takes the next samples (b, …) in; gives them shifted (b, D)."""
+        x = batch.to(self.weights.device).flatten(1)
+        if not self.seen:
+            self.shift, self.sums = x.mean(0), x.new_zeros(len(self.weights), x.shape[1])
+        x = x - self.shift
+        self.sums.addmm_(self.weights[:, self.seen : self.seen + len(x)], x)
+        self.seen += len(x)
+        return x
+
+    def shares(self) -> Tensor:
+        """float64 (1 + B, n): what each sample counts."""
+        if not self.seen or self.seen != self.n:
+            raise ValueError(f"{self.seen} samples came where {self.n} were announced")
+        return self.weights.double() / self.n
+
+    def found(self) -> Tensor:
+        """The means, once; the sums become them."""
+        return self.sums.div_(self.n)

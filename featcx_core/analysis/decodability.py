@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from featcx_core.analysis.bootstrap import covariance, interval
+from featcx_core.analysis.bootstrap import interval, variances
 from featcx_core.analysis.components import ComponentTable
 from featcx_core.errors import InputError
 
@@ -81,34 +82,38 @@ def measure_decodability(
         images: split name and sample numbers to normalised images.
     """
     nets = [*exemplary, untrained]
-    players, folds = len(fitted_on.orders), torch.arange(len(fitted_on)) % FOLDS
+    players, shape = len(fitted_on.orders), fitted_on.shape
     names = [("component", o) for o in fitted_on.orders] + [("phi", o) for o in fitted_on.orders] + [("feature", 0)]
 
-    def stream(table: ComponentTable, split: str) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    def stream(
+        table: ComponentTable, split: str
+    ) -> Iterator[list[Tensor]]:  # maps (b, C, H·W): each part's, each net's
         for batch in table.batches([*table.tensor_columns, "sample"], 125):
-            parts = torch.stack([batch[name].float() for name in table.tensor_columns], 1).to(device)
-            sums = parts.cumsum(1)
             x = images(split, batch["sample"])
             features = [net(x).float() for net in nets]
-            if features[0].shape[-2:] != parts.shape[-2:]:
+            if features[0].shape[-2:] != shape[-2:]:
                 raise InputError(
                     "Target and exemplary features differ in height or width; choose layers of the same size."
                 )
-            yield torch.cat([parts[:, :-1], sums], 1), features
+            parts = [batch[name].float().to(device) for name in table.tensor_columns]
+            yield [maps.flatten(2) for maps in (*parts, *features)]
 
-    means = _position_means(stream(fitted_on, "pool"))
-    moments = _fold_moments(stream(fitted_on, "pool"), means, folds)
-    fitted = [[ridge_map(*moments[k][q], ridges) for q in range(2 * players + 1)] for k in range(len(nets))]
-    weights = [torch.stack([w for w, _ in maps]).float() for maps in fitted]
+    moments = _fold_moments(stream(fitted_on, "pool"), players + 1)
+    fitted = [[ridge_map(*of_one, ridges) for of_one in of_net] for of_net in moments]
+    weights = [torch.cat([w for w, _ in maps]).float() for maps in fitted]
+    sizes = [(players + 1) * math.prod(shape), *(w.shape[1] * math.prod(shape[1:]) for w in weights)]
 
-    def errors() -> Iterator[Tensor]:  # (b, (nets + 1)·Q, C, H, W): what is to be predicted, then each net's errors
-        for wanted, features in stream(scored_on, "test"):
-            predicted = [torch.einsum("qce,nehw->nqchw", w, f) for w, f in zip(weights, features, strict=True)]
-            yield torch.cat([wanted, *(wanted - p for p in predicted)], 1)
+    def errors(samples: Tensor) -> Tensor:  # (b, (1 + nets)·Q, C·H·W): what is to be predicted, then each net's errors
+        parts, *features = samples.split(sizes, 1)
+        wanted = _quantities(parts.unflatten(1, (players + 1, -1)), 1)
+        predicted = [
+            (w @ f.unflatten(1, (w.shape[1], -1))).view_as(wanted) for w, f in zip(weights, features, strict=True)
+        ]
+        return torch.cat([wanted, *(wanted - p for p in predicted)], 1)
 
-    scored = covariance(errors(), len(scored_on), bootstrap, seed, device)
-    value = torch.diagonal(scored.value).unflatten(0, (len(nets) + 1, -1))
-    draws = torch.diagonal(scored.draws, dim1=1, dim2=2).unflatten(1, (len(nets) + 1, -1))
+    samples = (torch.cat([maps.flatten(1) for maps in batch], 1) for batch in stream(scored_on, "test"))
+    scored = variances(samples, errors, len(scored_on), bootstrap, seed, device)
+    value, draws = (part.unflatten(-1, (len(nets) + 1, -1)) for part in scored)
     share, share_draws = 1 - value[1:] / value[:1], 1 - draws[:, 1:] / draws[:, :1]
     rows = []
     for q, (quantity, order) in enumerate(names):
@@ -120,42 +125,52 @@ def measure_decodability(
     return Decodability(pd.DataFrame(rows), {"decodability": share_draws[:, :-1, :players].mean(1)})
 
 
-def _position_means(batches: Iterator[tuple[Tensor, list[Tensor]]]) -> tuple[Tensor, list[Tensor]]:
-    """Means over samples at each position of what is predicted (Q, C, H, W) and of each net's feature."""
-    total, n = None, 0
-    sums: list[Tensor] = []
-    for wanted, features in batches:
-        parts = [f.sum(0).double() for f in features]
-        total = wanted.sum(0).double() if total is None else total + wanted.sum(0)
-        sums = [a + b for a, b in zip(sums, parts, strict=True)] if sums else parts
-        n += len(wanted)
-    assert total is not None
-    return (total / n).float(), [(s / n).float() for s in sums]
+def _quantities(parts: Tensor, dim: int) -> Tensor:
+    """Of L components and the residual along `dim` the L components, the Φ^(l), which are their sums, and f."""
+    return torch.cat([parts.narrow(dim, 0, parts.shape[dim] - 1), parts.cumsum(dim)], dim)
 
 
-def _fold_moments(
-    batches: Iterator[tuple[Tensor, list[Tensor]]], means: tuple[Tensor, list[Tensor]], folds: Tensor
-) -> list[list[tuple[Tensor, Tensor, Tensor]]]:
-    """Per net and quantity: Σ e eᵀ, Σ e cᵀ and Σ ‖c‖² of each fold, of centred maps."""
-    inputs: list[Tensor] = []
-    cross: list[Tensor] = []
-    norms, start = None, 0
-    for wanted, features in batches:
-        fold = folds[start : start + len(wanted)].to(wanted.device)
-        start += len(wanted)
-        hot = torch.nn.functional.one_hot(fold, FOLDS).float()
-        c = (wanted - means[0]).flatten(3)
-        norm = hot.T.double() @ c.square().sum((2, 3)).double()
-        norms = norm if norms is None else norms + norm
-        for k, (feature, mean) in enumerate(zip(features, means[1], strict=True)):
-            e = (feature - mean).flatten(2)
-            gram = torch.einsum("nf,nij->fij", hot.double(), (e @ e.mT).double())
-            right = torch.einsum("nf,nqij->fqij", hot.double(), (e[:, None] @ c.mT).double())
-            if start == len(wanted):
-                inputs.append(gram)
-                cross.append(right)
-            else:
-                inputs[k] += gram
-                cross[k] += right
-    assert norms is not None
-    return [[(inputs[k], cross[k][:, q], norms[:, q]) for q in range(norms.shape[1])] for k in range(len(inputs))]
+def _fold_moments(batches: Iterable[list[Tensor]], parts: int) -> list[list[tuple[Tensor, Tensor, Tensor]]]:
+    """Per net and quantity: Σ e eᵀ, Σ e cᵀ and Σ ‖c‖² of each fold, of maps centred at each position, in one pass.
+
+    Moments of maps shifted by the first batch's mean, and the folds' sums, give those of centred maps; and since they are
+    linear in c, those of sums of components are sums of moments.
+
+    Args:
+        batches: maps (b, C, P) of each of the `parts`, then of each net; sample i is of fold i mod FOLDS.
+    """
+    shifts: list[Tensor] = []
+    found: list[Tensor] = []
+    start = 0
+    for batch in batches:
+        shifts = shifts or [maps.mean(0) for maps in batch]
+        maps = [maps - shift for maps, shift in zip(batch, shifts, strict=True)]
+        of_folds = [_moments([m[(f - start) % FOLDS :: FOLDS] for m in maps], parts) for f in range(FOLDS)]
+        stacked = list(map(torch.stack, zip(*of_folds, strict=True)))
+        found = [a + b for a, b in zip(found, stacked, strict=True)] if found else stacked
+        start += len(maps[0])
+    sums, seconds, norms = found[: len(shifts)], found[len(shifts) : -1], found[-1]
+    n = torch.tensor([len(range(f, start, FOLDS)) for f in range(FOLDS)]).to(norms)[:, None, None]
+
+    def centred(second: Tensor, a: Tensor, b: Tensor) -> Tensor:  # Σ a bᵀ and the folds' sums of a and of b
+        of_a, of_b = a.sum(0) / start, b.sum(0) / start
+        return second - a @ of_b.T - of_a @ b.mT + n * (of_a @ of_b.T)
+
+    c = torch.cat(sums[:parts], 1)
+    flat = c.view(FOLDS, parts, -1)
+    norms = torch.diagonal(_quantities(_quantities(centred(norms, flat, flat), 1), 2), dim1=1, dim2=2)
+    moments = []
+    for e, second in zip(sums[parts:], seconds, strict=True):
+        whole, channels = centred(second, e, torch.cat([e, c], 1)), e.shape[1]
+        cross = _quantities(whole[:, :, channels:].unflatten(2, (parts, -1)).transpose(1, 2), 1)
+        moments.append([(whole[:, :, :channels], cross[:, q], norms[:, q]) for q in range(cross.shape[1])])
+    return moments
+
+
+def _moments(maps: list[Tensor], parts: int) -> list[Tensor]:
+    """In float64 the sums of all maps over samples, (C, P), each net's Σ e [e, c]ᵀ, and Σ ⟨c, c'⟩ between the parts."""
+    flat = [m.transpose(0, 1).flatten(1) for m in maps]
+    c = torch.cat(flat[:parts])
+    among = c.view(parts, -1)
+    seconds = [e @ torch.cat([e, c]).T for e in flat[parts:]]
+    return [tensor.double() for tensor in (*(m.sum(0) for m in maps), *seconds, among @ among.T)]

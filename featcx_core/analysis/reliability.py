@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from featcx_core.analysis.bootstrap import covariance, interval
+from featcx_core.analysis.bootstrap import interval, variances
 from featcx_core.analysis.components import ComponentTable
 from featcx_core.nets.trunk import Trunk
 from featcx_core.seeds import generator
@@ -157,41 +157,46 @@ def measure_reliability(
         rounds: R at which the reliable part is read.
     """
     players = len(table.orders)
-    readers = [
-        (trunk.psi, own * trunk.matrices()[0].double(), own * reliable_map(trunk.matrices(), h, rounds).to(device))
-        for trunk, h in zip(trunks, back, strict=True)
-        for own in [trunk.own_scale]
-    ]
+    through = [trunk.own_scale * trunk.matrices()[0] for trunk in trunks]
+    there = [trunk.own_scale * reliable_map(trunk.matrices(), h, rounds) for trunk, h in zip(trunks, back, strict=True)]
+    g, reader = torch.stack(through).to(device), torch.stack(there).float().to(device)
 
-    def maps():  # type: ignore[no-untyped-def]  # (b, 3L + 1, C, H, W): Φ, gψ and Φ^reli of each order, then f
+    def maps() -> Iterator[Tensor]:  # (b, 2L + 1, C, H·W): components, residual, ψ of each order
         for batch in table.batches([*table.tensor_columns, "sample"], 128):
-            parts = torch.stack([batch[name].float() for name in table.tensor_columns], 1).to(device).cumsum(1)
             x = images(batch["sample"])
-            psi = [trunk(x).double() for trunk, _, _ in readers]
-            through = [torch.einsum("oc,nchw->nohw", g, p) for (_, g, _), p in zip(readers, psi, strict=True)]
-            reliable = [torch.einsum("oc,nchw->nohw", m, p) for (_, _, m), p in zip(readers, psi, strict=True)]
-            yield torch.cat([parts[:, :-1], torch.stack([*through, *reliable], 1).float(), parts[:, -1:]], 1)
+            parts = [batch[name].float().to(device) for name in table.tensor_columns]
+            yield torch.stack([*parts, *(trunk.psi(x).float() for trunk in trunks)], 1).flatten(3)
 
-    moments = covariance(maps(), len(table), bootstrap, seed, device)
-    unit = torch.eye(3 * players + 1)
-    phi, through, reliable, f = unit[:players], unit[players : 2 * players], unit[2 * players : -1], unit[-1]
-    c = torch.cat([phi[:1], phi[1:] - phi[:-1]])
-    c_reliable = torch.cat([reliable[:1], reliable[1:] - reliable[:-1]])
+    def quantities(samples: Tensor) -> Tensor:
+        """(b, 6L + 1, C·H·W): Φ, gψ, Φ^reli, c, c^reli and c − c^reli of each order, then f."""
+        of_maps = samples.unflatten(1, (2 * players + 1, table.shape[0], -1))
+        c, residual, psi = of_maps.split([players, 1, players], 1)
+        reliable, phi = reader @ psi, c.cumsum(1)
+        c_reliable = torch.cat([reliable[:, :1], reliable.diff(dim=1)], 1)
+        return torch.cat([phi, g @ psi, reliable, c, c_reliable, c - c_reliable, phi[:, -1:] + residual], 1).flatten(2)
+
+    value, drawn = variances(maps(), quantities, len(table), bootstrap, seed, device)
+    names = ("phi", "through", "reliable", "c", "c_reliable", "unreliable")
+    variance = {name: value[i * players : (i + 1) * players] for i, name in enumerate(names)} | {"f": value[-1:]}
+    draw = {name: drawn[:, i * players : (i + 1) * players] for i, name in enumerate(names)} | {"f": drawn[:, -1:]}
     ratios = {
-        "fit": (through, phi),
-        "shrinkage": (reliable, through),
-        "reliability": (reliable, phi),
-        "component_ratio": (c_reliable, c),
-        "reliable_share": (c_reliable, f.expand(players, -1)),
-        "unreliable_share": (c - c_reliable, f.expand(players, -1)),
+        "fit": ("through", "phi"),
+        "shrinkage": ("reliable", "through"),
+        "reliability": ("reliable", "phi"),
+        "component_ratio": ("c_reliable", "c"),
+        "reliable_share": ("c_reliable", "f"),
+        "unreliable_share": ("unreliable", "f"),
     }
     columns: dict[str, list[float] | list[int] | list[bool]] = {"order": list(table.orders)}
     draws: dict[str, Tensor] = {}
     for name, (above, below) in ratios.items():
-        (a, a_draws), (b, b_draws) = moments.variance(above), moments.variance(below)
-        draws[name] = a_draws / b_draws
+        draws[name] = draw[above] / draw[below]
         ends = [interval(column, confidence) for column in draws[name].T]
-        columns |= {name: (a / b).tolist(), f"{name}_low": [e[0] for e in ends], f"{name}_high": [e[1] for e in ends]}
+        columns |= {
+            name: (variance[above] / variance[below]).tolist(),
+            f"{name}_low": [e[0] for e in ends],
+            f"{name}_high": [e[1] for e in ends],
+        }
     frame = pd.DataFrame(columns)
     frame["above_one"] = frame.component_ratio > 1
     return Reliability(frame, draws)

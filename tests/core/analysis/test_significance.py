@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from featcx_core.analysis import bootstrap
 from featcx_core.analysis.bootstrap import bootstrap_weights, component_covariance, interval
 from featcx_core.analysis.components import ComponentTable
 from featcx_core.analysis.significance import measure_significance, order_frame
@@ -50,6 +51,28 @@ def test_draws_equal_resampling_with_the_same_weights(offset):
     for draw, row in zip(result.draws.numpy(), weights, strict=True):
         expected = covariances(maps[np.arange(70).repeat(row.long())])
         np.testing.assert_allclose(draw, expected, atol=1e-5 * expected.max())
+
+
+@pytest.mark.parametrize("bytes_at_once", [1, 1 << 20])
+def test_variances_of_linear_functions_equal_resampling(bytes_at_once, monkeypatch):
+    """Of each draw by its definition: the functions of the samples drawn, repeated as often as they were drawn."""
+    monkeypatch.setattr(bootstrap, "COMBINED_BYTES", bytes_at_once)
+    rng = torch.Generator().manual_seed(4)
+    x = torch.randn(50, 2, 6, generator=rng) + 30
+    matrix = torch.randn(12, 3 * 5, generator=rng)
+
+    def combine(samples):
+        return (samples @ matrix).unflatten(1, (3, 5))
+
+    value, draws = bootstrap.variances(x.split(16), combine, 50, draws=7, seed=1)
+    y = (x.flatten(1).double() @ matrix.double()).unflatten(1, (3, 5))
+    weights = bootstrap_weights(50, 7, 1)
+    torch.testing.assert_close(value, y.var(0, correction=0).sum(1), rtol=1e-4, atol=1e-6)
+    for draw, counts in zip(draws, weights, strict=True):
+        drawn = y.repeat_interleave(counts.long(), 0)
+        torch.testing.assert_close(draw, drawn.var(0, correction=0).sum(1), rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="32 samples came where 50 were announced"):
+        bootstrap.variances(x[:32].split(16), combine, 50)
 
 
 def test_bootstrap_weights_are_counts_of_n_draws():
