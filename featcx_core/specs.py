@@ -46,10 +46,18 @@ class ScheduleSpec(Spec):
 class DatasetSpec(Spec):
     """Where images come from and how they are split and augmented."""
 
-    source: str = Field("mnist", description="digits, mnist, cifar10, parquet:DIR or folder:DIR")
+    source: str = Field("mnist", description="digits, mnist, cifar10, parquet:DIR, folder:DIR or npz:FILE")
     validation: float = Field(0.1, gt=0, lt=0.5, description="share of the training images that no net sees")
     split_seed: int = Field(0, ge=0, description="seed of the split into validation and pool")
+    test: float | None = Field(
+        None, gt=0, lt=0.9, description="share held out for testing where there is no test split; empty: a fifth"
+    )
+    image: str | None = Field(None, description="Parquet column of the images; empty: as the file tells")
+    label: str | None = Field(None, description="Parquet column of the labels; empty: as the file tells")
     size: int | None = Field(None, ge=8, le=512, description="resize folder and Parquet images to size × size pixels")
+    fit: Literal["crop", "pad", "stretch"] = Field(
+        "crop", description="how oblong images become square: the middle cut out, black beside, or stretched"
+    )
     crop: int | None = Field(
         None, ge=0, le=32, description="random-crop padding in pixels; empty: an eighth of the side"
     )

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 @stage("data", label="{settings.source}", computes=False)
 def data(work: Work, *, settings: DatasetSpec, files: FileRef | None) -> dict[str, Any]:
     """Decoded images and their splits. A source of the user's own is named by its kind; `files` says where it lies."""
-    from featcx_core.data.sources import load_dataset
+    from featcx_core.data.sources import load_dataset, understood
 
     where = settings.model_copy(update={"source": f"{settings.source}:{files.path}"}) if files else settings
     loaded = load_dataset(where, work.progress.count)
     loaded.save(work.folder)
     return {
+        "understood": understood(where),
         "classes": len(loaded.classes),
         "shape": list(loaded.shape),
         "pool": len(loaded.pool),

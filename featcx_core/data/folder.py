@@ -1,74 +1,155 @@
-"""Data sets as folders of images."""
+"""Folders of images: a folder a class, in train/ and test/ or all together."""
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from featcx_core.data.images import Shape
 from featcx_core.data.raw import (
-    IMAGE_ENDINGS,
+    TESTS,
     Labels,
     Progress,
     RawData,
     check_labels,
-    check_shapes,
     decode_all,
+    held_out,
+    natural,
+    no_share_beside,
     shape_of,
+    stacked,
 )
 from featcx_core.errors import InputError
+from featcx_core.specs import DatasetSpec
+
+STILL = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".jp2", ".tga", ".ppm", ".pgm", ".pbm", ".pnm"))
+MOVING = frozenset((".png", ".apng", ".gif", ".webp", ".avif", ".tif", ".tiff"))  # may hold several frames
+
+
+class Listing(NamedTuple):
+    """A folder's pictures as (file, label) for each split, class names, and what there is to tell."""
+
+    train: list[tuple[Path, int]]
+    test: list[tuple[Path, int]]
+    classes: tuple[str, ...]
+    notes: list[str]
 
 
 class Folder:
-    """ImageFolder layout: `train/` and `test/`, a folder a class in each."""
+    """The layout of torchvision's ImageFolder.
 
-    def __init__(self, folder: Path, size: int | None) -> None:
-        self.folder, self.size = folder, size
-        for split in ("train", "test"):
-            if not (folder / split).is_dir():
-                raise InputError(f"There is no folder {folder / split}; featcx needs train/ and test/ in {folder}.")
-        self.classes = tuple(sorted(p.name for p in (folder / "train").iterdir() if p.is_dir()))
-        if not self.classes:
-            raise InputError(
-                f"{folder / 'train'} has no class folders; put each class's images in a folder of its own."
+    `train/` beside `test/` (or a validation folder, which then serves as test), `train/` alone, or class folders alone; where
+    nothing is there to test on, a stated share is held out. Hidden files and folders do not count; links are followed.
+    """
+
+    def __init__(self, folder: Path, spec: DatasetSpec) -> None:
+        self.folder, self.spec = folder, spec
+        there = {split: folder / split for split in TESTS if (folder / split).is_dir()}
+        self.train = folder / "train" if (folder / "train").is_dir() else folder
+        if self.train == folder and there:
+            raise InputError(f"There is no folder {folder / 'train'} beside {min(there.values())}; add or rename it.")
+        self.test = next(iter(there.values()), None)
+        if self.test is not None:
+            no_share_beside(str(self.test), spec.test)
+
+    @cached_property
+    def listing(self) -> Listing:
+        """All files, found once."""
+        left, classes = Counter[str](), tuple(natural(p.name for p in _folders(self.train)))
+        if not classes:
+            raise InputError(f"{self.train} has no class folders; put each class's images in a folder of its own.")
+        if self.test is not None and (strange := natural({p.name for p in _folders(self.test)} - set(classes))):
+            raise InputError(f"{self.test} has the class '{strange[0]}', which train/ lacks; add or remove it.")
+        train = list(self._labelled(self.train, classes, left))
+        notes = []
+        if self.test is None:
+            kept, out, note = held_out(np.array([label for _, label in train]), self.spec.test)
+            train, test = [train[i] for i in kept], [train[i] for i in out]
+            notes.append(note)
+        else:
+            test = list(self._labelled(self.test, classes, left))
+            notes += [f"{self.test.name}/ serves as the test split"] if self.test.name != "test" else []
+        if left:
+            reasons = ", ".join(
+                f"{count} {reason}" for reason, count in sorted(left.items(), key=lambda e: (-e[1], e[0]))
             )
-        strange = sorted({p.name for p in (folder / "test").iterdir() if p.is_dir()} - set(self.classes))
-        if strange:
-            raise InputError(f"{folder / 'test'} has the class '{strange[0]}', which train/ lacks; add or remove it.")
+            notes.append(f"{left.total()} files left out: {reasons}")
+        return Listing(train, test, classes, notes)
 
-    def _paths(self, split: str) -> Iterator[tuple[Path, int]]:
-        for label, name in enumerate(self.classes):
-            folder = self.folder / split / name
-            paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS)
-            if not paths:
-                raise InputError(f"The class folder {folder} holds no images; fill or remove it.")
+    def _labelled(self, root: Path, classes: tuple[str, ...], left: Counter[str]) -> Iterator[tuple[Path, int]]:
+        left.update("not in a class folder" for p in root.iterdir() if p.is_file() and not p.name.startswith("."))
+        for label, name in enumerate(classes):
+            paths = list(_pictures(root / name, left)) if (root / name).is_dir() else []
+            if not paths and root == self.train:
+                raise InputError(f"The class folder {root / name} holds no images; fill or remove it.")
             yield from ((path, label) for path in paths)
 
     def files(self) -> list[Path]:
-        return [path for split in ("train", "test") for path, _ in self._paths(split)]
+        return [path for path, _ in (*self.listing.train, *self.listing.test)]
 
     def labels(self) -> Labels:
-        train, test = (np.array([label for _, label in self._paths(s)], dtype=np.int64) for s in ("train", "test"))
-        check_labels(train, self.classes, f"train split of {self.folder}")
-        return Labels(train, test, self.classes)
+        found = self.listing
+        train, test = (np.array([label for _, label in part], dtype=np.int64) for part in (found.train, found.test))
+        check_labels(train, found.classes, f"train split of {self.folder}")
+        if not len(test):
+            raise InputError(f"{self.test} holds no images; fill or remove it.")
+        return Labels(train, test, found.classes, found.notes)
 
     def shape(self) -> Shape:
-        first, _ = next(self._paths("train"))
-        return shape_of(first.read_bytes(), str(first), self.size)
+        return shape_of(((path.read_bytes(), str(path)) for path in self.files()), self.spec.size, self.spec.fit)
 
     def load(self, progress: Progress) -> RawData:
-        labels, splits, done = self.labels(), [], 0
+        labels, splits, done = self.labels(), list[list[np.ndarray]](), 0
         total = len(labels.train) + len(labels.test)
-        for split in ("train", "test"):
-            paths = [path for path, _ in self._paths(split)]
+        for part in (self.listing.train, self.listing.test):
             images: list[np.ndarray] = []
-            for start in range(0, len(paths), 1000):
-                part = paths[start : start + 1000]
-                images += decode_all([p.read_bytes() for p in part], [str(p) for p in part], self.size)
-                done += len(part)
+            for start in range(0, len(part), 1000):
+                paths = [path for path, _ in part[start : start + 1000]]
+                images += decode_all([p.read_bytes() for p in paths], [*map(str, paths)], self.spec.size, self.spec.fit)
+                done += len(paths)
                 progress(done, total)
             splits.append(images)
-        check_shapes([image for images in splits for image in images])
-        return RawData((np.stack(splits[0]), labels.train), (np.stack(splits[1]), labels.test), self.classes, flip=True)
+        train, test = stacked(*splits)
+        return RawData((train, labels.train), (test, labels.test), labels.classes, flip=True)
+
+
+def _folders(root: Path) -> list[Path]:
+    return [p for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "__"))]
+
+
+def _pictures(root: Path, left: Counter[str]) -> Iterator[Path]:
+    """The pictures in a folder and below it, links followed and no folder entered twice; what is left out is counted."""
+    seen = set[str]()
+    for place, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else natural(n for n in folders if not n.startswith((".", "__")))
+        if real in seen:
+            continue
+        seen.add(real)
+        for name in natural(n for n in names if not n.startswith(".")):
+            path = Path(place, name)
+            if path.suffix.lower() not in STILL | MOVING:
+                left["not images"] += 1
+            elif not path.exists():
+                raise InputError(f"{path} is a link that leads nowhere; mend or remove it.")
+            elif path.suffix.lower() in MOVING and _frames(path) > 1:
+                left[f"{path.suffix.lower()} of several frames"] += 1
+            else:
+                yield path
+
+
+def _frames(path: Path) -> int:
+    """How many frames a picture's header tells of; 1 where it cannot be read, which decoding will say."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return getattr(image, "n_frames", 1)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return 1

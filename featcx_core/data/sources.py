@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from featcx_core.data.arrays import Arrays
 from featcx_core.data.builtin import Cifar10, Digits, Mnist
 from featcx_core.data.folder import Folder
 from featcx_core.data.images import Dataset, Shape, check_samples, stratified_split
 from featcx_core.data.parquet import Parquet
-from featcx_core.data.raw import (
-    Progress,
-)
+from featcx_core.data.raw import Progress, Source
 from featcx_core.errors import InputError
 from featcx_core.specs import DatasetSpec, nearest
 
@@ -94,19 +93,34 @@ def source_files(spec: DatasetSpec) -> list[Path]:
     return _source(spec).files()
 
 
-_Source = Digits | Cifar10 | Parquet | Folder
+def understood(spec: DatasetSpec) -> list[str]:
+    """What was made of a source, a line each: images, classes, size, splits, and what was left out."""
+    source = _source(spec)
+    labels, (channels, height, width) = source.labels(), source.shape()
+    counts = np.bincount(labels.train, minlength=len(labels.classes))
+    shown = [f"{name} {count}" for name, count in zip(labels.classes, counts, strict=True)]
+    listed = ", ".join(shown if len(shown) <= 12 else [*shown[:6], "…", *shown[-2:]])
+    return [
+        f"{len(labels.train):,} training and {len(labels.test):,} test images, {width}×{height} pixels in "
+        f"{'colour' if channels == 3 else 'grey'}, {len(labels.classes)} classes ({listed})",
+        *labels.notes,
+    ]
 
 
-def _source(spec: DatasetSpec) -> _Source:
-    kind, _, folder = spec.source.partition(":")
-    if kind in ("parquet", "folder"):
-        path = Path(folder).expanduser()
-        if not folder or not path.is_dir():
+BUILTIN: dict[str, type[Digits] | type[Cifar10]] = {"digits": Digits, "mnist": Mnist, "cifar10": Cifar10}
+OWN: dict[str, type[Parquet] | type[Folder] | type[Arrays]] = {"parquet": Parquet, "folder": Folder, "npz": Arrays}
+
+
+def _source(spec: DatasetSpec) -> Source:
+    kind, _, place = spec.source.partition(":")
+    if kind in OWN:
+        path, what = Path(place).expanduser(), "file" if kind == "npz" else "folder"
+        if not place or not (path.is_file() if kind == "npz" else path.is_dir()):
+            name = "FILE" if kind == "npz" else "DIR"
             raise InputError(
-                f"There is no folder '{folder}'; write dataset.source={kind}:DIR with a folder that exists."
+                f"There is no {what} '{place}'; write dataset.source={kind}:{name} with a {what} that exists."
             )
-        return Parquet(path, spec.size) if kind == "parquet" else Folder(path, spec.size)
-    builtin: dict[str, type[Digits] | type[Cifar10]] = {"digits": Digits, "mnist": Mnist, "cifar10": Cifar10}
-    if kind not in builtin or folder:
-        raise InputError(f"There is no data source '{spec.source}'; {nearest(kind, [*builtin, 'parquet', 'folder'])}")
-    return builtin[kind]()
+        return OWN[kind](path, spec)
+    if kind not in BUILTIN or place:
+        raise InputError(f"There is no data source '{spec.source}'; {nearest(kind, [*BUILTIN, *OWN])}")
+    return BUILTIN[kind]()

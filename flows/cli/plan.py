@@ -82,9 +82,13 @@ def plan(
 
 
 def announce(console: Console, spec: RunSpec | SweepSpec, store: Path) -> None:
-    """How long it will take, where `featcx plan` has timed this device before."""
+    """What was made of the data, and how long it will take, where `featcx plan` has timed this device before."""
+    from featcx_core.data.sources import understood
     from flows.planning.plan import estimate
 
+    dataset = spec.base.dataset if hasattr(spec, "base") else spec.dataset
+    for line in understood(dataset):
+        console.print(f"Data: {line}", highlight=False, soft_wrap=True)
     try:
         seconds = estimate(spec, store)
     except Exception:  # a run needs no estimate: what is truly wrong the stages say, in their own words

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from featcx_core.data.sources import load_dataset, pool_counts, source_files, split_sizes
+from featcx_core.data.sources import image_shape, load_dataset, pool_counts, source_files, split_sizes, understood
 from featcx_core.errors import InputError
 from featcx_core.specs import DatasetSpec
 
@@ -180,6 +180,7 @@ def test_grey_images_and_size(tmp_path):
     data = load(tmp_path, size=8, crop=3, flip=False)
     assert data.test_images.shape == (10, 1, 8, 8)
     assert (data.crop, data.flip) == (3, False)
+    data = load(tmp_path, size=8, fit="stretch")
     resized = Image.fromarray(picture(4, (10, 14), "L")).resize((8, 8), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(data.train_images[4, 0], np.asarray(resized))
     assert "dataset.size=32" in refused(tmp_path, "Images differ in size; set dataset.size")
@@ -214,19 +215,30 @@ def test_no_such_folder(tmp_path):
 
 def test_no_test_file(folder):
     (folder / "test-00000-of-00001.parquet").unlink()
-    refused(folder, r"no test\*\.parquet in .*; featcx needs both a train and a test file")
+    data, spec = load(folder), DatasetSpec(source=f"parquet:{folder}")
+    assert (len(data.train_images), len(data.test_images)) == (16, 4)
+    assert torch.bincount(data.test_labels).tolist() == [2, 2]
+    assert "20% of each class is held out" in understood(spec)[1]
+    assert split_sizes(spec, 10) == {"pool": 14, "validation": 2, "seen": 10, "test": 4}
+    assert len(load(folder, test=0.5).test_images) == 10
+    write(folder / "validation.parquet", *rows(6, start=500))
+    assert len(load(folder).test_images) == 6
+    refused(folder, "dataset.test = 0.5 is for data without a test split, but there is validation.parquet", test=0.5)
+    for path in folder.glob("train*"):
+        path.unlink()
+    refused(folder, r"no train\*\.parquet in .*; featcx needs one")
 
 
 def test_no_image_column(folder):
     path = folder / "train-00000-of-00001.parquet"
     write(path, *rows(), image=None)
-    refused(folder, f"{re.escape(str(path))} has no image column .* its columns are id, label")
+    refused(folder, f"{re.escape(str(path))} has no image column .* dataset.image: id, label")
 
 
 def test_no_label_column(folder):
     path = folder / "train-00000-of-00001.parquet"
     write(path, *rows(), label=None)
-    refused(folder, f"{re.escape(str(path))} has no integer label column; its columns are id, image")
+    refused(folder, f"{re.escape(str(path))} has no label column .* dataset.label: id, image")
 
 
 @pytest.mark.parametrize("cut", [50, 2000, -50])
@@ -320,7 +332,14 @@ def test_a_class_with_one_training_image(folder):
 @pytest.mark.parametrize("size", [None, 8])
 def test_grey_mixed_with_colour(folder, size):
     write(folder / "test-00000-of-00001.parquet", *rows(10, mode="L"))
-    refused(folder, "mixes greyscale and colour images", size=size)
+    data = load(folder, size=size)
+    assert data.test_images.shape == (10, 3, 8, 8)
+    assert torch.equal(data.test_images[:, 0], data.test_images[:, 2])
+    write(folder / "train-00000-of-00001.parquet", *rows(20, mode="L"))
+    assert load(folder).shape == (1, 8, 8)
+    blobs, labels = rows(20, mode="L")
+    write(folder / "train-00000-of-00001.parquet", [*blobs[:-1], png(picture(3))], labels)
+    assert image_shape(DatasetSpec(source=f"parquet:{folder}")) == (3, 8, 8) == load(folder).shape
 
 
 def test_tiny_images(tmp_path):
@@ -367,9 +386,10 @@ def test_a_test_class_that_training_lacks(classes):
 
 def test_folders_that_are_not_there(classes, tmp_path_factory):
     empty = tmp_path_factory.mktemp("empty")
-    refused(empty, "no folder .*train; featcx needs train/ and test/", "folder")
-    (empty / "train").mkdir()
+    refused(empty, "has no class folders", "folder")
     (empty / "test").mkdir()
+    refused(empty, "no folder .*train beside .*test; add or rename it", "folder")
+    (empty / "train").mkdir()
     refused(empty, "has no class folders", "folder")
 
 
