@@ -75,7 +75,7 @@ def run_complexity(spec: RunSpec, env: Env) -> dict[str, Any]:
     report = task_complexity(submit, spec, numerics_for(spec))
     settled(submit.futures)
     folder = Store(env.store).path(report.result())
-    found = json.loads((folder / "correlations.json").read_text())
+    found = json.loads((folder / "correlations.json").read_text(encoding="utf-8"))
     main = found["mean_order"]
     results = {
         "spec": spec.model_dump(mode="json"),

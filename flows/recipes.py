@@ -12,6 +12,7 @@ from featcx_core.data.sources import source_files, split_sizes
 from featcx_core.seeds import derive_seed
 from featcx_core.specs import DisentanglerSpec, Numerics, ReliabilitySpec, RunSpec, ScheduleSpec
 from featcx_core.store.artifacts import FileRef
+from featcx_core.store.usercode import own_code
 from tasks import analyse, compare, pictures, present, reliability, train, variants
 from tasks.engine import Stage
 
@@ -355,16 +356,10 @@ def at_depth(settings: DisentanglerSpec | ReliabilitySpec, depth: int) -> Schedu
     return settings.schedule.model_copy(update={name: v[min(depth, len(v) - 1)] for name, v in given.items() if v})
 
 
-def _custom_code(net: str) -> FileRef | None:
-    """The user's module behind a module:function net: its text belongs in the key as the package's own does."""
-    import importlib.util
-    from pathlib import Path
-
+def _custom_code(net: str) -> dict[str, str] | None:
+    """What a module:function net is made of: the text of the user's modules belongs in the key as the package's own does."""
     module, _, function = net.partition(":")
-    found = importlib.util.find_spec(module) if function else None
-    if found is None or found.origin is None:
-        return None
-    return FileRef.of(found.origin, [Path(found.origin)])
+    return own_code(module) if function and module not in ("torchvision", "timm") else None
 
 
 def _weights(path: str | None) -> FileRef | None:

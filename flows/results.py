@@ -23,15 +23,15 @@ def network_results(store: Store, refs: Refs) -> dict[str, Any]:
     assert target is not None
     assert significance is not None
     assert substitution is not None
-    stored = json.loads((store.path(target) / "scores.json").read_text())
+    stored = json.loads((store.path(target) / "scores.json").read_text(encoding="utf-8"))
     scores = stored["scores"]
     scores["feature_variance"] = store.manifest(significance)["metrics"]["feature_variance"]
-    chosen = json.loads((store.path(substitution) / "chosen.json").read_text())
+    chosen = json.loads((store.path(substitution) / "chosen.json").read_text(encoding="utf-8"))
     found = {"target": scores, "orders": order_rows(frames), **chosen}
     if "size" in stored:
         found["size"] = stored["size"]
     if control := refs.get("control"):
-        found["control"] = json.loads((store.path(control) / "chosen.json").read_text())
+        found["control"] = json.loads((store.path(control) / "chosen.json").read_text(encoding="utf-8"))
     return found
 
 

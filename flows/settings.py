@@ -30,7 +30,7 @@ def preset_values(name: str) -> dict[str, Any]:
     """
     if name not in preset_names():
         raise InputError(f"There is no preset '{name}'; {nearest(name, preset_names())}")
-    return tomllib.loads((files("flows") / "presets" / f"{name}.toml").read_text())
+    return tomllib.loads((files("flows") / "presets" / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 def load_spec(preset: str, config: Path | None = None, overrides: list[str] | None = None) -> RunSpec:
@@ -42,7 +42,7 @@ def load_spec(preset: str, config: Path | None = None, overrides: list[str] | No
     changes = []
     if config is not None:
         try:
-            changes.append(tomllib.loads(config.read_text()))
+            changes.append(tomllib.loads(config.read_text(encoding="utf-8")))
         except OSError as error:
             raise InputError(f"{config} cannot be read ({error.strerror}); give a TOML file with --config.") from error
         except tomllib.TOMLDecodeError as error:

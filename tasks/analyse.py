@@ -159,7 +159,7 @@ def effectiveness(
             float(empty.double().mean()),
             float(full.double().mean()),
         )
-    (work.folder / "losses.json").write_text(json.dumps(ends, indent=1))
+    (work.folder / "losses.json").write_text(json.dumps(ends, indent=1), encoding="utf-8")
     return ends
 
 
@@ -193,6 +193,6 @@ def substitution(
     answers = {f"{split}.{name}": t for split, p in result.predictions.items() for name, t in p._asdict().items()}
     save_file(answers, work.folder / "predictions.safetensors")
     (work.folder / "chosen.json").write_text(
-        json.dumps({"chosen_order": result.chosen_order, "gain": result.gain._asdict()})
+        json.dumps({"chosen_order": result.chosen_order, "gain": result.gain._asdict()}), encoding="utf-8"
     )
     return {"chosen_order": result.chosen_order}

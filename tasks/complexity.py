@@ -49,7 +49,9 @@ def task_learner(
     history = train_disentangler(learner, task, samples, schedule, **work.training(seed, numerics))
     save_network(learner, work.folder)
     scores = measure_learner(task, learner, batches, len(test), work.device)._asdict()
-    (work.folder / "scores.json").write_text(json.dumps({"scores": scores, "history": history._asdict()}, indent=1))
+    (work.folder / "scores.json").write_text(
+        json.dumps({"scores": scores, "history": history._asdict()}, indent=1), encoding="utf-8"
+    )
     return scores
 
 
@@ -79,7 +81,7 @@ def task_weights(
     frame = measure_weights(net, {phi.order: phi for phi in chain}, batches, len(images), work.device)
     frame.insert(0, "n", depth)
     frame.insert(1, "seed", task_seed)
-    frame["learner_r2"] = json.loads((work.path(learner) / "scores.json").read_text())["scores"]["r2"]
+    frame["learner_r2"] = json.loads((work.path(learner) / "scores.json").read_text(encoding="utf-8"))["scores"]["r2"]
     frame.to_parquet(work.folder / "orders.parquet", index=False)
     return {"orders": frame["order"].tolist(), "std_ratio": frame["std_ratio"].tolist()}
 
@@ -100,5 +102,5 @@ def complexity_report(
     found = correlations(frames["tasks"], settings, seed)
     write_complexity_report(work.folder, frames, found, spec=spec, provenance=work.store.lineage(weights))
     told = {name: result._asdict() for name, result in found.items()}
-    (work.folder / "correlations.json").write_text(json.dumps(told, indent=1))
+    (work.folder / "correlations.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
     return {"rank_correlation": found["mean_order"].mean, "volatile": ["report.html"]}

@@ -88,7 +88,7 @@ def _claims(folder: Path, places: list[str]) -> Generator[Lease, None, None]:
         for number, device in enumerate(places):
             # Cores are counted, a GPU has one name in all runs, whichever others they may use.
             name = f"cpu-{number}" if device == "cpu" else device.replace(":", "-")
-            with open(folder / name, "w") as file:
+            with open(folder / name, "w", encoding="utf-8") as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:

@@ -102,8 +102,8 @@ def target_rows(refs: Mapping[str, ArtifactRef | None], store: Store) -> list[di
     assert target is not None
     assert significance is not None
     assert substitution is not None
-    scores = json.loads((path(target) / "scores.json").read_text())["scores"]
-    chosen = json.loads((path(substitution) / "chosen.json").read_text())
+    scores = json.loads((path(target) / "scores.json").read_text(encoding="utf-8"))["scores"]
+    chosen = json.loads((path(substitution) / "chosen.json").read_text(encoding="utf-8"))
     gain = {f"gain{end}": chosen["gain"][name] for end, name in (("", "gain"), ("_low", "low"), ("_high", "high"))}
     scores["feature_variance"] = store.manifest(significance)["metrics"]["feature_variance"]
     own = scores | gain | {"chosen_order": chosen["chosen_order"]}

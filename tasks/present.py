@@ -25,7 +25,7 @@ def report(
     assert main["target"] is not None
     assert main["substitution"] is not None
     assert main["pictures"] is not None
-    chosen = json.loads((work.path(main["substitution"]) / "chosen.json").read_text())["chosen_order"]
+    chosen = json.loads((work.path(main["substitution"]) / "chosen.json").read_text(encoding="utf-8"))["chosen_order"]
     refs = [ref for nodes in networks.values() for ref in nodes.values() if ref is not None]
     analyses = {name: read_frames(nodes, work.path) for name, nodes in networks.items()}
     if "comparison" in analyses["target"]:
@@ -37,7 +37,7 @@ def report(
         title=f"{spec['target']['net']} on {spec['dataset']['source'].split(':')[0]}, n = {spec['target']['samples']}",
         spec=spec,
         provenance=work.store.lineage(refs),
-        scores=json.loads((work.path(main["target"]) / "scores.json").read_text())["scores"],
+        scores=json.loads((work.path(main["target"]) / "scores.json").read_text(encoding="utf-8"))["scores"],
         notes=notes,
         chosen_order=chosen,
         pictures={"target": work.path(main["pictures"])},  # four networks' pictures would make a page of 6 MB
@@ -49,7 +49,9 @@ def _networks(folders: dict[str, Path]) -> pd.DataFrame:
     """A row a network: accuracies, and the compressed size where it has one."""
     import pandas as pd
 
-    stored = {name: json.loads((folder / "scores.json").read_text()) for name, folder in folders.items()}
+    stored = {
+        name: json.loads((folder / "scores.json").read_text(encoding="utf-8")) for name, folder in folders.items()
+    }
     nothing = {"compressed_bytes": float("nan"), "ratio": float("nan")}
     return pd.DataFrame([{"network": n} | nothing | s["scores"] | s.get("size", {}) for n, s in stored.items()])
 
@@ -77,7 +79,9 @@ def sweep_report(
     rows = []
     for name, refs in targets.items():
         assert refs["target"] is not None
-        depth = json.loads((work.path(refs["target"]) / "scores.json").read_text())["depth"] or float("nan")
+        depth = json.loads((work.path(refs["target"]) / "scores.json").read_text(encoding="utf-8"))["depth"] or float(
+            "nan"
+        )
         known = {"target": name, **about[name], "depth": depth}
         rows += [known | row for row in target_rows(refs, work.store)]
     write_sweep_report(

@@ -46,7 +46,7 @@ def read_notes(store: str | Path, run: str) -> list[Note]:
     found = []
     for path in notes_folder(store, run).glob("*.json"):
         try:
-            found.append(Note(*json.loads(path.read_text())))
+            found.append(Note(*json.loads(path.read_text(encoding="utf-8"))))
         except (OSError, ValueError, TypeError):
             continue
     return sorted(found, key=lambda note: note.since)
@@ -70,7 +70,9 @@ class Progress:
         seconds = round(time.time() - self.since, 2)
         fresh = self.path.with_suffix(f".{os.getpid()}-{id(self)}")
         left = self._left(done, total)
-        fresh.write_text(json.dumps(Note(self.label, state, done, total, text, self.since, seconds, left)))
+        fresh.write_text(
+            json.dumps(Note(self.label, state, done, total, text, self.since, seconds, left)), encoding="utf-8"
+        )
         fresh.rename(self.path)
         if self.bar is not None:
             self.bar.move(done, total, text)

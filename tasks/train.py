@@ -43,7 +43,7 @@ def target(
     pre_relu: bool | None,
     options: dict[str, Any],
     weights: FileRef | None,
-    code: FileRef | None,
+    code: dict[str, str] | None,
     samples: int | None,
     subset_seed: int,
     seed: int,
@@ -73,7 +73,7 @@ def target(
     else:
         images = Augmented(dataset, seen, work.device)
         history = train_target(model, images, schedule, **work.training(seed, numerics))
-    own = {"code": code.digest} if code else {}
+    own = {"code": code} if code else {}
     return save_target(work.folder, model, dataset, seen, work.device, history, **own)
 
 
@@ -111,7 +111,7 @@ def disentangler(
     samples = Augmented(dataset, own, work.device)
     history = train_disentangler(net, feature, samples, schedule, **work.training(seed, numerics))
     save_network(net, work.folder)
-    (work.folder / "history.json").write_text(json.dumps(history._asdict()))
+    (work.folder / "history.json").write_text(json.dumps(history._asdict()), encoding="utf-8")
     return {"order": net.order, "loss": history.loss[-1]}
 
 
@@ -121,7 +121,7 @@ def _feature(folder: Path, device: torch.device) -> tuple[nn.Module, tuple[int, 
     from featcx_core.nets.targets import TargetNet
     from featcx_core.nets.weights import read_network
 
-    if json.loads((folder / "network.json").read_text())["kind"] == Disentangler.__name__:
+    if json.loads((folder / "network.json").read_text(encoding="utf-8"))["kind"] == Disentangler.__name__:
         learner = read_network(folder, Disentangler, device)
         return learner, learner.out_shape
     target = read_network(folder, TargetNet, device)

@@ -58,12 +58,12 @@ class Pictures:
         tensors = {name: value.contiguous() for name, value in values.items() if isinstance(value, Tensor)}
         meta = {name: value for name, value in values.items() if name not in tensors}
         save_file(tensors, folder / "pictures.safetensors")
-        (folder / "pictures.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False))
+        (folder / "pictures.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False), encoding="utf-8")
 
     @staticmethod
     def load(folder: Path) -> Pictures:
         """What `save` wrote."""
-        meta: dict[str, Any] = json.loads((folder / "pictures.json").read_text())
+        meta: dict[str, Any] = json.loads((folder / "pictures.json").read_text(encoding="utf-8"))
         lists = {name: tuple(value) if isinstance(value, list) else value for name, value in meta.items()}
         values: dict[str, Any] = lists | load_file(folder / "pictures.safetensors")
         return Pictures(**values)

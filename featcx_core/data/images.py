@@ -67,12 +67,12 @@ class Dataset:
         meta = {"classes": list(self.classes), "crop": self.crop, "flip": self.flip}
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         save_file(tensors, folder / "data.safetensors")
-        (folder / "data.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False))
+        (folder / "data.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False), encoding="utf-8")
 
     @staticmethod
     def load(folder: Path) -> Dataset:
         """What `save` wrote."""
-        meta = json.loads((folder / "data.json").read_text())
+        meta = json.loads((folder / "data.json").read_text(encoding="utf-8"))
         with safe_open(folder / "data.safetensors", "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         return Dataset(classes=tuple(meta["classes"]), crop=meta["crop"], flip=meta["flip"], **tensors)

@@ -28,7 +28,7 @@ def save_network(module: nn.Module, folder: Path) -> None:
     """Writes weights.safetensors and network.json (class name and `module.config`) into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     described = {"kind": type(module).__name__, "config": module.config}
-    (folder / "network.json").write_text(json.dumps(described, indent=1, sort_keys=True))
+    (folder / "network.json").write_text(json.dumps(described, indent=1, sort_keys=True), encoding="utf-8")
     save_file({k: v.cpu().contiguous() for k, v in module.state_dict().items()}, folder / "weights.safetensors")
 
 
@@ -59,7 +59,7 @@ def description(folder: Path) -> dict[str, Any]:
     """
     if not (folder / "network.json").exists():
         raise InputError(f"{folder} holds no network; give a folder with network.json and weights.safetensors.")
-    return json.loads((folder / "network.json").read_text())
+    return json.loads((folder / "network.json").read_text(encoding="utf-8"))
 
 
 def load_weights(module: nn.Module, path: Path) -> None:

@@ -120,7 +120,8 @@ def view(
 def _picture(saved: Picture, section: Section, alt: str) -> dict[str, Any]:
     """What the page inlines of a figure: SVG as data URIs, so the page needs no other file."""
     sides = re.search(
-        r'width="([\d.]+)pt" height="([\d.]+)pt"|height="([\d.]+)pt".*?width="([\d.]+)pt"', saved.light.read_text()
+        r'width="([\d.]+)pt" height="([\d.]+)pt"|height="([\d.]+)pt".*?width="([\d.]+)pt"',
+        saved.light.read_text(encoding="utf-8"),
     )
     assert sides is not None
     width, height = (sides[1], sides[2]) if sides[1] else (sides[4], sides[3])

@@ -144,7 +144,7 @@ class Store:
     def _hold(self, name: str, how: int) -> IO[str]:
         path = inside(self.root, ".locks", name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "w")  # noqa: SIM115 (whoever asked closes it)
+        file = open(path, "w", encoding="utf-8")  # noqa: SIM115 (whoever asked closes it)
         try:
             fcntl.flock(file, how)
         except OSError:

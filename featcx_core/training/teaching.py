@@ -66,7 +66,7 @@ def save_target(
     save_file({"seen": seen}, folder / "seen.safetensors")
     scores = score_target(net, data, seen, device)
     told = {"scores": scores, "history": history, "depth": net.depth, **extra}
-    (folder / "scores.json").write_text(json.dumps(told, indent=1))
+    (folder / "scores.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
     return scores
 
 

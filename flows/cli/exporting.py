@@ -31,7 +31,7 @@ def export_improved(store: Path, key: str, out: Path) -> tuple[int, float, str |
     if manifest["stage"] != "substitution":
         raise InputError(f"'{key}' is a {manifest['stage']}; give the key of a report or a substitution.")
     folder = place.root / manifest["stage"] / manifest["key"]
-    order = json.loads((folder / "chosen.json").read_text())["chosen_order"]
+    order = json.loads((folder / "chosen.json").read_text(encoding="utf-8"))["chosen_order"]
     parts = place.manifest(ArtifactRef(**manifest["lineage"]["components"]))["lineage"]
     nets = [read_network(place.path(ArtifactRef(**ref)), Disentangler) for ref in parts["disentanglers"]]
     data = Dataset.load(place.path(ArtifactRef(**parts["data"])))

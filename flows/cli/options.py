@@ -51,7 +51,7 @@ def write_json(path: Path | None, value: Any) -> None:
     """What --json asks for, with None for what is unknown; nothing where it was not given."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def overridden(set_: list[str] | None, **runtime: str | None) -> list[str]:

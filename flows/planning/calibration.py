@@ -90,7 +90,7 @@ class Rates:
         )
         assert rates.path is not None
         try:
-            known = json.loads(rates.path.read_text())
+            known = json.loads(rates.path.read_text(encoding="utf-8"))
             rates.timed = {step: Timed(*values) for step, values in known["timed"].items()}
             rates.products, rates.beside, rates.met = known["products"], known["beside"], set(known["met"])
         except (OSError, ValueError, KeyError, TypeError):
@@ -205,7 +205,7 @@ class Rates:
         with contextlib.suppress(OSError):  # a read-only home only costs the next plan a few seconds
             self.path.parent.mkdir(parents=True, exist_ok=True)
             fresh = self.path.with_suffix(f".{os.getpid()}")
-            fresh.write_text(json.dumps(known, indent=1))
+            fresh.write_text(json.dumps(known, indent=1), encoding="utf-8")
             fresh.rename(self.path)
 
 
@@ -228,7 +228,7 @@ def _distance(timed: Timed, step: Step, count: Count) -> float:
 def _processor() -> str:
     """The CPU's name."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

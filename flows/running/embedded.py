@@ -38,12 +38,25 @@ LOGS = "PREFECT_LOGGING_TO_API_ENABLED"
 SERVER = Path(__file__).with_name("temporary_server.py")
 
 
+HEEDED = frozenset(
+    ("PREFECT_LOGGING_LEVEL", "PREFECT_SERVER_LOGGING_LEVEL", LOGS)
+)  # of a user's settings, beside QUIET
+
+
 def prepare_environment(debug: bool) -> None:
     """Sets what Prefect reads on import; what the user has set stays. Call before importing prefect."""
+    reach_this_machine()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if debug:
         os.environ["PREFECT_LOGGING_LEVEL"] = "INFO"
+
+
+def reach_this_machine() -> None:
+    """No proxy stands between a process and its own machine."""
+    for name in ("no_proxy", "NO_PROXY"):
+        known = os.environ.get(name, os.environ.get(name.swapcase(), ""))
+        os.environ[name] = ",".join(dict.fromkeys([*filter(None, known.split(",")), "127.0.0.1", "localhost", "::1"]))
 
 
 class PrefectServer:
@@ -64,10 +77,20 @@ class PrefectServer:
         if self.own is not None:
             answering(self.own)
         else:
-            os.environ.setdefault("PREFECT_HOME", self.folder.name)
+            self._forget_settings()
             os.environ.setdefault(LOGS, "false")  # nobody reads those of a server that ends with the run
             self.starting = ThreadPoolExecutor(1).submit(self._start)
         return self
+
+    def _forget_settings(self) -> None:
+        """Has Prefect see none of the user's settings: a login, a profile or a `prefect.toml` is meant for another server."""
+        for name in [name for name in os.environ if name.startswith("PREFECT_") and name not in HEEDED | QUIET.keys()]:
+            del os.environ[name]
+        os.environ["PREFECT_HOME"] = self.folder.name
+        with contextlib.chdir(self.folder.name):  # which holds no .env and no prefect.toml
+            from prefect.settings import get_current_settings
+
+            get_current_settings()
 
     def url(self) -> str:
         """The API's address, once it answers."""
@@ -77,7 +100,7 @@ class PrefectServer:
         if self.process is not None:
             told_all()
             self._end()
-            for name in ("PREFECT_API_URL", "PREFECT_API_DATABASE_CONNECTION_URL", LOGS):
+            for name in ("PREFECT_API_URL", "PREFECT_HOME", LOGS):
                 os.environ.pop(name, None)
         self.folder.cleanup()
 
@@ -101,13 +124,15 @@ class PrefectServer:
         template = user_cache() / f"prefect-{importlib.metadata.version('prefect')}.db"
         if template.exists():
             shutil.copyfile(template, database)  # spares the migrations, a third of the start
-        os.environ["PREFECT_API_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{database}"
         with socket.socket() as bound, open(self._told, "wb") as told:
             bound.bind(("127.0.0.1", 0))
             url = f"http://127.0.0.1:{bound.getsockname()[1]}/api"
             # Prefect's own SubprocessASGIServer would first import the whole server here, for two seconds.
             self.process = subprocess.Popen(
                 [sys.executable, "-P", SERVER, str(bound.fileno())],
+                cwd=self.folder.name,
+                # By its name alone: in an address a folder's name may mean something else, such as a question mark.
+                env=os.environ | {"PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database.name}"},
                 stdin=subprocess.PIPE,
                 stderr=told,
                 pass_fds=[bound.fileno()],
@@ -139,7 +164,7 @@ class PrefectServer:
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=10):
                 return
             time.sleep(0.05)
-        told = self._told.read_text(errors="replace")
+        told = self._told.read_text(errors="replace", encoding="utf-8")
         reasons = re.findall(r"^[\w.]+(?:Error|Exception): .+", told, re.MULTILINE) or ["it left no reason"]
         raise RuntimeError(f"Prefect's temporary server did not start (exit code {process.poll()}): {reasons[-1]}")
 

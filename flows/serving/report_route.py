@@ -44,7 +44,7 @@ def listed_file(store: Path, stage: str, key: str, name: str) -> Path | None:
         return None
     folder = store.resolve() / stage / key
     try:
-        files = json.loads((folder / "manifest.json").read_text())["files"]
+        files = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError):
         return None
     path = folder / name

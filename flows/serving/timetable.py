@@ -41,7 +41,7 @@ def read_schedules(path: Path) -> list[Planned]:
         InputError: for a file or a schedule that will not do.
     """
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); give a TOML file with --schedules.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -104,3 +104,36 @@ def test_prefect_tells_all_while_its_server_is_there(monkeypatch):
     server.process.wait()
     assert sorted(drained[:2]) == ["APILogWorker", "EventsWorker"]
     assert drained[2:] == ["end"]
+
+
+def test_a_run_s_own_server_knows_none_of_the_user_s_settings(tmp_path: Path) -> None:
+    """A login, a base path, a profile, files of settings, a proxy, and a folder whose name means something in addresses."""
+    place = tmp_path / "what? #1 %41 'é'"
+    place.mkdir()
+    (tmp_path / "prefect.toml").write_text('[server.api]\nauth_string = "a:b"\n')
+    (tmp_path / ".env").write_text("PREFECT_SERVER_API_AUTH_STRING=a:b\n")
+    own = clean_environment() | {
+        "TMPDIR": str(place),
+        "HTTP_PROXY": "http://127.0.0.1:9",
+        "http_proxy": "http://127.0.0.1:9",
+    }
+    own = {name: value for name, value in own.items() if name.lower() != "no_proxy"}
+    own |= {"PREFECT_SERVER_API_AUTH_STRING": "a:b", "PREFECT_SERVER_API_BASE_PATH": "/x", "PREFECT_PROFILE": "none"}
+    asked = RUN.replace("print(server.url(), flush=True)", ASKED)
+    command = [sys.executable, "-c", asked, "end"]
+    done = subprocess.run(command, input="", capture_output=True, text=True, env=own, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".toml"] in (
+        [".env", place.name],
+        [place.name, ".env"],
+    )
+    assert [path.name for path in place.iterdir()] == []
+
+
+ASKED = """
+    from prefect.client.orchestration import get_client
+    from flows.running.embedded import reporting_to
+    with reporting_to(server.url()), get_client(sync_client=True) as client:
+        print(client.read_flows(), flush=True)
+"""
