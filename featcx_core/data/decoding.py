@@ -35,7 +35,7 @@ def decode(blob: bytes | None, name: str, size: int | None, fit: Fit = "crop") -
     try:
         image: Image.Image = Image.open(io.BytesIO(blob))
         image = ImageOps.exif_transpose(image)
-        image = _eight_bits(image, name) if image.mode.startswith(DEEP) else _on_white(image)
+        image = _eight_bits(image, name) if image.mode.startswith(DEEP) else on_white(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         if isinstance(error, InputError):
             raise
@@ -57,7 +57,7 @@ def channels_of(blob: bytes | None) -> int:
     return 1 if mode in ("1", "L", "LA") or mode.startswith(DEEP) else 3
 
 
-def _on_white(image: Image) -> Image:
+def on_white(image: Image) -> Image:
     """Greyscale as L, all else as RGB; what shines through is white."""
     from PIL import Image
 

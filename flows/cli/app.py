@@ -13,6 +13,7 @@ import typer
 
 from featcx_core.errors import InputError
 from flows.cli.artifacts import artifacts
+from flows.cli.data import data
 from flows.cli.options import (
     STORE,
     Archs,
@@ -278,6 +279,7 @@ def export(
 
 
 app.add_typer(artifacts, name="artifacts")
+app.add_typer(data, name="data")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,165 @@
+"""CUB-200-2011 and Stanford Dogs: the unpacked official archives as folders of bounding-box crops (METHOD §3)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from featcx_core.data.decoding import on_white
+from featcx_core.data.raw import Progress
+from featcx_core.errors import InputError
+
+QUALITY = 95  # of the JPEG that a crop is stored as, without subsampling of colours
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels of the stored image
+
+
+class Crop(NamedTuple):
+    """One picture of an archive.
+
+    Attributes:
+        image: its file.
+        name: of its class.
+        train: whether it belongs to the official training images.
+        boxes: around each animal; the largest is cut out.
+    """
+
+    image: Path
+    name: str
+    train: bool
+    boxes: list[Box]
+
+
+class Written(NamedTuple):
+    """How many crops of each split were written, and in how many images there was more than one animal."""
+
+    train: int
+    test: int
+    several: int
+
+
+def cub200(root: Path) -> list[Crop]:
+    """The birds: `images/`, of which four lists tell (images, bounding_boxes, train_test_split, image_class_labels)."""
+    root = _with(root, "images.txt", "CUB_200_2011")
+    images, boxes, training, labels = (
+        _table(root / f"{name}.txt") for name in ("images", "bounding_boxes", "train_test_split", "image_class_labels")
+    )
+    classes = _table(root / "classes.txt") if (root / "classes.txt").exists() else {}
+    crops = []
+    for number, (path, *_) in images.items():
+        try:
+            left, top, width, height = map(float, boxes[number])
+            label, train = labels[number][0], training[number][0] == "1"
+        except (KeyError, ValueError, IndexError) as error:
+            raise InputError(
+                f"{root} tells nothing of image {number} ({path}) in one of its lists; unpack it anew."
+            ) from error
+        name = classes.get(label, [PurePosixPath(path).parent.name])[0]
+        crops.append(Crop(root / "images" / path, name, train, [(left, top, left + width, top + height)]))
+    return crops
+
+
+def dogs(root: Path) -> list[Crop]:
+    """The dogs: `lists/*.mat` tell of `Images/`, an XML file each in `Annotation/` of the boxes."""
+    from scipy.io import loadmat
+
+    root = _with(root, "lists", "StanfordDogs")
+    crops = []
+    for split in ("train", "test"):
+        path = root / "lists" / f"{split}_list.mat"
+        try:
+            files = [str(entry[0]) for entry in loadmat(path)["file_list"].ravel()]
+        except (OSError, KeyError, ValueError, TypeError, NotImplementedError) as error:
+            raise InputError(
+                f"{path} cannot be read as the official list ({error}); unpack the archive anew."
+            ) from error
+        for file in files:
+            place = PurePosixPath(file)
+            boxes = _annotated(root / "Annotation" / place.with_suffix(""))
+            crops.append(Crop(root / "Images" / file, place.parent.name, split == "train", boxes))
+    return crops
+
+
+ARCHIVES: dict[str, Callable[[Path], list[Crop]]] = {"cub200": cub200, "dogs": dogs}
+
+
+def write_crops(crops: list[Crop], out: Path, progress: Progress = lambda done, total: None) -> Written:
+    """Writes OUT/train/<class>/ and OUT/test/<class>/, which `folder:OUT` reads; all or nothing.
+
+    Raises:
+        InputError: when OUT holds something, or a picture or its box cannot be used; with the file.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is there already; give a folder that is empty or does not exist.")
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with ThreadPoolExecutor() as pool:
+            for done, _ in enumerate(pool.map(lambda crop: _write(crop, out), crops), 1):
+                progress(done, len(crops))
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+    train, several = sum(crop.train for crop in crops), sum(len(crop.boxes) > 1 for crop in crops)
+    return Written(train, len(crops) - train, several)
+
+
+def _write(crop: Crop, out: Path) -> None:
+    from PIL import Image
+
+    try:
+        with Image.open(crop.image) as image:  # as it is stored: that is what boxes are measured in
+            pixels = on_white(image).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{crop.image}: the image cannot be read ({error}); unpack the archive anew.") from error
+    left, top, right, bottom = max((_clipped(box, pixels.size) for box in crop.boxes), key=_area, default=(0, 0, 0, 0))
+    if right - left < 1 or bottom - top < 1:
+        raise InputError(f"{crop.image}: its bounding box lies outside the picture; correct or drop it.")
+    path = out / ("train" if crop.train else "test") / crop.name / f"{crop.image.stem}.jpg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels.crop((left, top, right, bottom)).save(path, quality=QUALITY, subsampling=0)
+
+
+def _clipped(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """A box in whole pixels within a picture of (width, height)."""
+    left, top, right, bottom = map(round, box)
+    return max(0, left), max(0, top), min(size[0], right), min(size[1], bottom)
+
+
+def _area(box: tuple[int, int, int, int]) -> int:
+    return max(0, box[2] - box[0]) * max(0, box[3] - box[1])
+
+
+def _with(root: Path, wanted: str, inside: str) -> Path:
+    """The folder that holds `wanted`: the given one, or the one that the archive unpacks to in it."""
+    for place in (root, root / inside):
+        if (place / wanted).exists():
+            return place
+    raise InputError(f"There is no {wanted} in {root}; give the folder that the official archive was unpacked to.")
+
+
+def _table(path: Path) -> dict[str, list[str]]:
+    """A list of the archive: a number, then words."""
+    try:
+        rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); unpack the archive anew.") from error
+    return {row[0]: row[1:] for row in rows}
+
+
+def _annotated(path: Path) -> list[Box]:
+    """The boxes of an annotation."""
+
+    def sides(box: ElementTree.Element) -> Iterator[float]:
+        for name in ("xmin", "ymin", "xmax", "ymax"):
+            yield float(box.findtext(name, ""))
+
+    try:
+        boxes = [tuple(sides(box)) for box in ElementTree.parse(path).iter("bndbox")]
+    except (OSError, ValueError, ElementTree.ParseError) as error:
+        raise InputError(f"{path} is no annotation that can be read ({error}); unpack the archive anew.") from error
+    if not boxes:
+        raise InputError(f"{path} tells of no box; correct it, or drop the image from the list.")
+    return boxes  # type: ignore[return-value]  # four sides each

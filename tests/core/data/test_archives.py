@@ -1,0 +1,133 @@
+"""The official layouts of CUB-200-2011 and Stanford Dogs, made small."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from featcx_core.data.archives import ARCHIVES, cub200, dogs, write_crops
+from featcx_core.data.sources import load_dataset
+from featcx_core.errors import InputError
+from featcx_core.specs import DatasetSpec
+
+
+def framed(size, box, mode="RGB"):
+    """A black picture (width, height) with a bright box (left, top, right, bottom)."""
+    pixels = np.zeros((size[1], size[0], 3), np.uint8)
+    pixels[max(0, box[1]) : box[3], max(0, box[0]) : box[2]] = (250, 120, 60)
+    return Image.fromarray(pixels).convert(mode)
+
+
+@pytest.fixture
+def birds(tmp_path):
+    """Twelve images of two kinds: grey and RGBA among them, a box that reaches over the edge."""
+    root = tmp_path / "unpacked" / "CUB_200_2011"
+    lists = {name: [] for name in ("images", "bounding_boxes", "train_test_split", "image_class_labels", "classes")}
+    lists["classes"] = ["1 001.Albatross", "2 002.Auklet"]
+    for i in range(1, 13):
+        label = 1 + i % 2
+        name = lists["classes"][label - 1].split()[1]
+        box = (-5, 4, 20, 24) if i == 5 else (8, 4, 28, 20)
+        mode = {1: "L", 2: "RGBA"}.get(i, "RGB")
+        path = root / "images" / name / f"bird_{i:04d}.{'png' if mode == 'RGBA' else 'jpg'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        framed((40, 30), box, mode).save(path, quality=100) if mode != "RGBA" else framed((40, 30), box, mode).save(
+            path
+        )
+        lists["images"].append(f"{i} {name}/{path.name}")
+        lists["bounding_boxes"].append(f"{i} {box[0]}.0 {box[1]}.0 {box[2] - box[0]}.0 {box[3] - box[1]}.0")
+        lists["train_test_split"].append(f"{i} {int(i <= 8)}")
+        lists["image_class_labels"].append(f"{i} {label}")
+    for name, lines in lists.items():
+        (root / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
+@pytest.fixture
+def kennel(tmp_path):
+    """Eight images of two kinds, one with two dogs."""
+    root, files = tmp_path / "dogs", {"train": [], "test": []}
+    for i in range(8):
+        name = ("n02085620-Chihuahua", "n02085782-Japanese_spaniel")[i % 2]
+        stem = f"{name.split('-')[0]}_{i}"
+        boxes = [(2, 2, 10, 10), (12, 4, 36, 28)] if i == 0 else [(6, 6, 30, 24)]
+        for folder in ("Images", "Annotation"):
+            (root / folder / name).mkdir(parents=True, exist_ok=True)
+        framed((40, 30), boxes[-1]).save(root / "Images" / name / f"{stem}.jpg", quality=100)
+        objects = "".join(
+            f"<object><bndbox><xmin>{a}</xmin><ymin>{b}</ymin><xmax>{c}</xmax><ymax>{d}</ymax></bndbox></object>"
+            for a, b, c, d in boxes
+        )
+        (root / "Annotation" / name / stem).write_text(f"<annotation>{objects}</annotation>")
+        files["train" if i < 4 else "test"].append(f"{name}/{stem}.jpg")
+    (root / "lists").mkdir()
+    for split, names in files.items():
+        cells = np.empty((len(names), 1), dtype=object)
+        cells[:, 0] = [np.array([name]) for name in names]
+        savemat(root / "lists" / f"{split}_list.mat", {"file_list": cells})
+    return root
+
+
+def bright(path):
+    """Share of a crop that is inside the box."""
+    pixels = np.asarray(Image.open(path))
+    assert pixels.shape[2] == 3
+    return float((pixels[..., 0] > 60).mean())
+
+
+def test_birds(birds, tmp_path):
+    written = write_crops(cub200(birds.parent), tmp_path / "out")
+    assert written == (8, 4, 0)
+    found = sorted((tmp_path / "out").rglob("*.jpg"))
+    assert len(found) == 12
+    assert all(bright(path) > 0.97 for path in found)
+    sizes = {path.stem: Image.open(path).size for path in found}
+    assert sizes["bird_0005"] == (20, 20)  # of 25×20, five columns lie outside
+    assert sizes["bird_0001"] == sizes["bird_0002"] == (20, 16)
+    data = load_dataset(DatasetSpec(source=f"folder:{tmp_path / 'out'}", size=16, fit="stretch"))
+    assert data.classes == ("001.Albatross", "002.Auklet")
+    assert (len(data.train_images), len(data.test_images)) == (8, 4)
+    assert data.train_images.float().mean((0, 2, 3))[0] > 150
+
+
+def test_dogs(kennel, tmp_path):
+    told = []
+    written = write_crops(dogs(kennel), tmp_path / "out", lambda done, total: told.append((done, total)))
+    assert written == (4, 4, 1)
+    assert told[-1] == (8, 8)
+    found = sorted((tmp_path / "out").rglob("*.jpg"))
+    assert {path.parent.name for path in found} == {"n02085620-Chihuahua", "n02085782-Japanese_spaniel"}
+    assert all(bright(path) > 0.97 for path in found)
+    largest = next(path for path in found if path.stem.endswith("_0"))
+    assert Image.open(largest).size == (24, 24)
+
+
+def test_what_is_missing_is_named(birds, kennel, tmp_path):
+    for read in ARCHIVES.values():
+        with pytest.raises(InputError, match="give the folder that the official archive was unpacked to"):
+            read(tmp_path / "nowhere")
+    (birds / "bounding_boxes.txt").write_text("1 1 1 5 5\n")
+    with pytest.raises(InputError, match=r"tells nothing of image 2 \(002.Auklet|tells nothing of image 2 \(001"):
+        cub200(birds)
+    (kennel / "Annotation" / "n02085620-Chihuahua" / "n02085620_0").write_text("<annotation>")
+    with pytest.raises(InputError, match="n02085620_0 is no annotation that can be read"):
+        dogs(kennel)
+    (kennel / "lists" / "train_list.mat").write_bytes(b"no list")
+    with pytest.raises(InputError, match=r"train_list\.mat cannot be read as the official list"):
+        dogs(kennel)
+
+
+def test_nothing_is_left_of_a_conversion_that_fails(kennel, tmp_path):
+    crops, out = dogs(kennel), tmp_path / "out"
+    with pytest.raises(InputError, match="lies outside the picture"):
+        write_crops([*crops, crops[0]._replace(boxes=[(50, 50, 60, 60)])], out)
+    assert not out.exists()
+    crops[3].image.write_bytes(crops[3].image.read_bytes()[:50])
+    with pytest.raises(InputError, match=r"_3\.jpg: the image cannot be read"):
+        write_crops(crops, out)
+    assert not out.exists()
+    out.mkdir()
+    (out / "mine").write_text("precious")
+    with pytest.raises(InputError, match="is there already"):
+        write_crops(crops, out)
+    assert (out / "mine").read_text() == "precious"
