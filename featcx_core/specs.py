@@ -305,6 +305,11 @@ class SweepSpec(Spec):
         description='further fields by path, each with its values: {"disentangler.width": [8, 16]}',
     )
 
+    @property
+    def runtime(self) -> RuntimeSpec:
+        """What executes all points."""
+        return self.base.runtime
+
 
 def nearest(name: str, valid: list[str]) -> str:
     """'; did you mean X?' for the closest valid name, or a list of all when none is close."""

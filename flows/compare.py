@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
-import uuid
 from pathlib import Path
-from typing import Any
-
-from prefect import flow
+from typing import Any, NamedTuple
 
 from featcx_core.errors import InputError
-from featcx_core.specs import AnalysisSpec
+from featcx_core.specs import AnalysisSpec, RuntimeSpec
 from featcx_core.store.artifacts import ArtifactRef, Store
+from flows.job import Job
+from flows.recipes import Node, Submit
+from flows.running.submitting import Submitter
+from flows.showing import show_comparison
 from tasks.compare import comparison
 from tasks.env import Env
 from tasks.frames import plain
@@ -48,41 +48,51 @@ def networks_of(store: Path, a: str, b: str) -> Networks:
     return found
 
 
-@flow(name="compare", flow_run_name="{name}", validate_parameters=False)
-def compare_flow(networks: Networks, settings: AnalysisSpec, env: Env, name: str) -> dict[str, Any]:
-    """B against A in every metric at every order."""
-    return run_comparison(networks, settings, env, name)
+class Pair(NamedTuple):
+    """Two runs' targets to compare: the keys that were given, and what they stand for."""
+
+    a: str
+    b: str
+    networks: Networks
+    settings: AnalysisSpec = AnalysisSpec()
+    runtime: RuntimeSpec = RuntimeSpec()
 
 
-def run_comparison(networks: Networks, settings: AnalysisSpec, env: Env, name: str) -> dict[str, Any]:
-    """The body of the flow: the differences B − A, what they say, and where the figure lies."""
+def pair(store: Path, a: str, b: str) -> Pair:
+    """The two runs with these keys, see `networks_of`."""
+    return Pair(a, b, networks_of(store, a, b))
+
+
+def stages(submit: Submit, given: Pair) -> Node:
+    """The DAG: a single stage."""
+    return submit(comparison, networks=given.networks, settings=given.settings)
+
+
+def run_comparison(given: Pair, env: Env) -> dict[str, Any]:
+    """The body of the flow: the differences B − A at every order, what they say, and where the figure lies."""
     import pandas as pd
 
     from featcx_core.analysis.comparison import changes
 
-    folder = Store(env.store).path(comparison.submit(env, networks=networks, settings=settings).result())
+    folder = Store(env.store).path(stages(Submitter(env), given).result())
     frame = pd.read_parquet(folder / "comparison.parquet")
     rows = [{name: plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
-    results = {
+    return {
         "differences": rows,
         "readings": changes(frame, "B"),
         "figure": str(folder / "comparison.png"),
         "table": str(folder / "comparison.parquet"),
         "stages": counts(env.store, env.run),
     }
-    if env.shown:
-        from flows.showing import show_comparison
-
-        show_comparison(name, results)
-    return results
 
 
-def compare_env(store: Path, shown: bool = False) -> Env:
-    """Where a comparison works."""
-    run = f"compare-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
-    return Env(store=str(Store(store).root), run=run, shown=shown)
+def pair_name(given: Pair) -> str:
+    """What runs: the keys as they begin."""
+    return f"{given.b[:12]} against {given.a[:12]}"
 
 
-def compare_runs(store: Path, networks: Networks, env: Env | None = None) -> dict[str, Any]:
-    """Runs the flow on the Prefect API in force and gives the results in the form of `--json`."""
-    return compare_flow(networks, AnalysisSpec(), env or compare_env(store), "B against A")
+def check_pair(given: Pair, store: Path) -> None:
+    """A pair that was found can be compared."""
+
+
+compare: Job[Pair] = Job("compare", pair_name, check_pair, stages, run_comparison, show_comparison)

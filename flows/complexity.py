@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import time
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from prefect import flow
 
 from featcx_core.seeds import derive_seed
 from featcx_core.specs import Numerics, RunSpec
 from featcx_core.store.artifacts import Store
+from flows.job import Job
 from flows.recipes import Node, Submit, bootstrap, data_set, disentangle, rows_seed, told
 from flows.running.preflight import check, numerics_for
-from flows.running.submitting import Submitter, new_env, nothing_left, settled, task_runner
-from tasks import complexity as stages
+from flows.running.submitting import Submitter, settled
+from flows.showing import show_complexity
+from tasks.complexity import complexity_report, task_learner, task_weights
 from tasks.env import Env
 from tasks.frames import plain
 from tasks.progress import counts
@@ -35,7 +34,7 @@ def task_complexity(submit: Submit, spec: RunSpec, numerics: Numerics) -> Node:
         for task_seed in settings.seeds:
             own = spec.model_copy(update={"seed": derive_seed(spec.seed, "task", task_seed)})
             learner = submit(
-                stages.task_learner,
+                task_learner,
                 data=data,
                 depth=depth,
                 task_seed=task_seed,
@@ -49,7 +48,7 @@ def task_complexity(submit: Submit, spec: RunSpec, numerics: Numerics) -> Node:
             scope = f"n{depth} s{task_seed}"
             weights.append(
                 submit(
-                    stages.task_weights,
+                    task_weights,
                     data=data,
                     learner=learner,
                     disentanglers=disentangle(submit, own, data, learner, numerics, scope),
@@ -60,24 +59,18 @@ def task_complexity(submit: Submit, spec: RunSpec, numerics: Numerics) -> Node:
                 )
             )
     shown = told(spec, UNUSED)
-    return submit(stages.complexity_report, weights=weights, spec=shown, **bootstrap(spec))
-
-
-@flow(name="task-complexity", flow_run_name="{name}", validate_parameters=False)
-def complexity_flow(spec: RunSpec, env: Env, name: str) -> dict[str, Any]:
-    """Learns random tasks of known complexity, takes what was learned apart, reports the rank correlation with depth."""
-    return run_complexity(spec, env)
+    return submit(complexity_report, weights=weights, spec=shown, **bootstrap(spec))
 
 
 def run_complexity(spec: RunSpec, env: Env) -> dict[str, Any]:
-    """The body of the flow; its results in the form of `--json`."""
-    began, submit = time.monotonic(), Submitter(env)
-    report = task_complexity(submit, spec, numerics_for(spec))
+    """The body of the flow: learns random tasks of known complexity, takes what was learned apart, correlates."""
+    submit = Submitter(env)
+    report = stages(submit, spec)
     settled(submit.futures)
     folder = Store(env.store).path(report.result())
     found = json.loads((folder / "correlations.json").read_text(encoding="utf-8"))
     main = found["mean_order"]
-    results = {
+    return {
         "spec": spec.model_dump(mode="json"),
         "rank_correlation": plain(main["mean"]),
         "rank_correlation_ci": [plain(main["low"]), plain(main["high"])],
@@ -88,32 +81,17 @@ def run_complexity(spec: RunSpec, env: Env) -> dict[str, Any]:
         "report": str(folder / "report.html"),
         "store": str(Store(env.store).root),
         "stages": counts(env.store, env.run),
-        "seconds": round(time.monotonic() - began, 2),
     }
-    if env.shown:
-        from flows.showing import show_complexity
 
-        show_complexity(complexity_name(spec), results)
-    return results
+
+def stages(submit: Submit, spec: RunSpec) -> Node:
+    """The DAG on this device."""
+    return task_complexity(submit, spec, numerics_for(spec))
 
 
 def complexity_name(spec: RunSpec) -> str:
     """What runs: digits-5x5, depths by seeds."""
     return f"{spec.dataset.source.split(':')[0]}-{len(spec.complexity.depths)}x{len(spec.complexity.seeds)}"
-
-
-def complexity(spec: RunSpec, store: Path, env: Env | None = None) -> dict[str, Any]:
-    """Runs the flow on the Prefect API in force and gives the results in the form of `--json`.
-
-    Raises:
-        InputError: for a spec that cannot run here.
-    """
-    began = time.monotonic()
-    check(spec, store)
-    env = env or new_env(spec, store)
-    with nothing_left(Store(env.store)):
-        results = complexity_flow.with_options(task_runner=task_runner(spec))(spec, env, complexity_name(spec))
-    return results | {"seconds": round(time.monotonic() - began, 2)}
 
 
 def task_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -126,3 +104,6 @@ def task_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
         r2 = plain(first["learner_r2"])
         rows.append({"n": int(first["n"]), "seed": int(first["seed"]), "learner_r2": r2, "orders": orders})
     return rows
+
+
+complexity: Job[RunSpec] = Job("task-complexity", complexity_name, check, stages, run_complexity, show_complexity)

@@ -5,72 +5,11 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from featcx_core.errors import InputError
 from featcx_core.specs import RunSpec, SweepSpec, validate
-from flows.settings import load_spec, merge, nest, parse_value
-
-# What a sweep leaves out unless asked: it compares targets, and these belong to one target and cost four times as much.
-SWEEP_DEFAULTS = (
-    "variants.distilled=false",
-    "variants.pruned=false",
-    "variants.quantised=false",
-    "substitution.control=false",
-)
-
-
-def load_sweep(
-    preset: str,
-    sizes: str | None = None,
-    archs: str | None = None,
-    seeds: str | None = None,
-    over: list[str] | None = None,
-    config: Path | None = None,
-    overrides: list[str] | None = None,
-) -> SweepSpec:
-    """The sweep that the command line's texts name, upon a preset without variants and control.
-
-    Raises:
-        InputError: for a list that does not fit, with what to do.
-    """
-    fields = dict(_swept_field(text) for text in over or [])
-    if len(fields) < len(over or []):
-        raise InputError("--over names a field twice; give all its values at once, such as --over seed=0,1.")
-    return SweepSpec(
-        base=load_spec(preset, config, [*SWEEP_DEFAULTS, *(overrides or [])]),
-        sizes=_whole_numbers(sizes, "--sizes 200,500", 1),
-        archs=_listed(archs, "--archs resnet8,resnet20"),
-        seeds=_whole_numbers(seeds, "--seeds 0,1,2", 0),
-        over=fields,
-    )
-
-
-def _listed(text: str | None, example: str) -> tuple[str, ...]:
-    if text is None:
-        return ()
-    values = tuple(part.strip() for part in text.split(","))
-    if not all(values):
-        raise InputError(f"'{text}' has an empty value; write {example}.")
-    return values
-
-
-def _whole_numbers(text: str | None, example: str, least: int) -> tuple[int, ...]:
-    found = []
-    for part in _listed(text, example):
-        if not part.isascii() or not part.isdigit() or int(part) < least:
-            raise InputError(f"'{part}' is not a whole number of {least} or more; write {example}.")
-        found.append(int(part))
-    return tuple(found)
-
-
-def _swept_field(text: str) -> tuple[str, tuple[Any, ...]]:
-    path, equals, values = text.partition("=")
-    if not equals or not path.strip() or not values.strip():
-        raise InputError(f"--over {text} has no field and values; write --over disentangler.width=8,16.")
-    found = parse_value(values.strip())
-    return path.strip(), tuple(found) if isinstance(found, list) else (found,)
+from flows.settings import merge, nest
 
 
 def run_name(spec: RunSpec) -> str:

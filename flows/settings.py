@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import tomllib
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def preset_values(name: str) -> dict[str, Any]:
     return tomllib.loads((files("flows") / "presets" / f"{name}.toml").read_text(encoding="utf-8"))
 
 
-def load_spec(preset: str, config: Path | None = None, overrides: list[str] | None = None) -> RunSpec:
+def load_spec(preset: str, config: Path | None = None, overrides: Sequence[str] = ()) -> RunSpec:
     """The spec of a preset, changed by a TOML file, changed by `path.to.field=value` overrides.
 
     Raises:
@@ -47,7 +48,7 @@ def load_spec(preset: str, config: Path | None = None, overrides: list[str] | No
             raise InputError(f"{config} cannot be read ({error.strerror}); give a TOML file with --config.") from error
         except tomllib.TOMLDecodeError as error:
             raise InputError(f"{config} is not valid TOML: {error}.") from error
-    return changed_preset(preset, *changes, *map(parse_override, overrides or []))
+    return changed_preset(preset, *changes, *map(parse_override, overrides))
 
 
 def changed_preset(preset: str, *changes: dict[str, Any]) -> RunSpec:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from prefect import flow
 
 from featcx_core.errors import InputError
 from featcx_core.specs import RunSpec, SweepSpec
 from featcx_core.store.artifacts import ArtifactRef, Store
 from flows.analyze import Refs, analysed
 from flows.grid import in_words, points, short
-from flows.recipes import Submit, told, whole_sweep
+from flows.job import Job
+from flows.recipes import Recipe, Submit, told, whole_sweep
 from flows.running.preflight import check, numerics_for
-from flows.running.submitting import Submitter, finished, new_env, nothing_left, task_runner
+from flows.running.submitting import Submitter, finished
+from flows.showing import show_sweep
 from tasks import present
 from tasks.env import Env
 from tasks.progress import counts
@@ -30,41 +29,43 @@ class Swept(NamedTuple):
     report: ArtifactRef
 
 
-@flow(name="sweep", flow_run_name="{name}", validate_parameters=False)
-def sweep_flow(spec: SweepSpec, env: Env, name: str) -> Swept:
-    """Analyses every point; a failed one stops no other."""
-    return run_sweep(spec, env)
+def stages(submit: Submit, spec: SweepSpec) -> Any:
+    """The DAG: every point, and what compares them."""
+    grid = points(spec)
+    made = recipes(submit, grid)
+    targets = {name: found.networks["target"] for name, found in made.items()}
+    return comparison(submit, spec, grid, targets, {name: found.report for name, found in made.items()}, {})
+
+
+def recipes(submit: Submit, grid: dict[str, RunSpec]) -> dict[str, Recipe]:
+    """The points' DAGs in one."""
+    return whole_sweep(submit, {name: (point, numerics_for(point)) for name, point in grid.items()})
 
 
 def run_sweep(spec: SweepSpec, env: Env) -> Swept:
-    """Submits the points, waits for all, then compares those that finished.
+    """Submits the points, waits for all, then compares those that finished: a failed one stops no other.
 
     Raises:
         Exception: what the first point failed of, when none finished.
     """
     submit, grid = Submitter(env), points(spec)
-    recipes = whole_sweep(submit, {name: (point, numerics_for(point)) for name, point in grid.items()})
+    made = recipes(submit, grid)
     finished(submit.futures)
-    errors = {name: error for name, recipe in recipes.items() if (error := submit.failure(recipe.report))}
+    errors = {name: error for name, recipe in made.items() if (error := submit.failure(recipe.report))}
     if len(errors) == len(grid):
         raise next(iter(errors.values()))
     refs: dict[str, Refs] = {
         point: {
             network: {stage: None if node is None else node.result() for stage, node in nodes.items()}
-            for network, nodes in recipes[point].networks.items()
+            for network, nodes in made[point].networks.items()
         }
         for point in grid
         if point not in errors
     }
-    reports = {point: recipes[point].report.result() for point in refs}
+    reports = {point: made[point].report.result() for point in refs}
     failed = {point: f"{type(error).__name__}: {error}" for point, error in errors.items()}
     report = comparison(submit, spec, grid, {point: nodes["target"] for point, nodes in refs.items()}, reports, failed)
-    done = Swept(refs, reports, failed, report.result())
-    if env.shown:
-        from flows.showing import show_sweep
-
-        show_sweep(sweep_name(spec), swept(spec, env, done))
-    return done
+    return Swept(refs, reports, failed, report.result())
 
 
 def comparison(
@@ -124,22 +125,6 @@ def sweep_name(spec: SweepSpec) -> str:
     return f"{'-'.join(words)} ({len(grid)} targets)".replace(":", ".")
 
 
-def sweep(spec: SweepSpec, store: Path, env: Env | None = None) -> dict[str, Any]:
-    """Runs the flow on the Prefect API in force and gives the results in the form of `--json`.
-
-    Raises:
-        InputError: for a sweep with a point that cannot run here.
-    """
-    began = time.monotonic()
-    if env is None:
-        check_sweep(spec, store)
-        env = new_env(spec.base, store)
-    place = Store(env.store)
-    with nothing_left(place):
-        done = sweep_flow.with_options(task_runner=task_runner(spec.base))(spec, env, sweep_name(spec))
-    return swept(spec, env, done) | {"seconds": round(time.monotonic() - began, 2)}
-
-
 def swept(spec: SweepSpec, env: Env, done: Swept) -> dict[str, Any]:
     """A finished sweep in the form of `--json`."""
     place, grid = Store(env.store), points(spec)
@@ -182,3 +167,8 @@ def _seconds(place: Store, refs: Refs) -> float:
     """Computing time of a point's own artifacts, when they were made."""
     own = [place.manifest(ref) for nodes in refs.values() for ref in nodes.values() if ref is not None]
     return round(sum(manifest["seconds"] for manifest in own), 2)
+
+
+sweep: Job[SweepSpec] = Job(
+    "sweep", sweep_name, check_sweep, stages, lambda spec, env: swept(spec, env, run_sweep(spec, env)), show_sweep
+)

@@ -9,30 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from featcx_core.errors import InputError
-from flows.cli.options import (
-    STORE,
-    Archs,
-    Config,
-    Debug,
-    Device,
-    Json,
-    Over,
-    Preset,
-    Runner,
-    Seeds,
-    Set,
-    Sizes,
-    Store,
-    errors_as_sentences,
-    overridden,
-    write_json,
-)
+from flows.cli import options
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from featcx_core.specs import RunSpec, SweepSpec
+    from flows.job import Job, S
     from flows.planning.plan import Plan, Planned
 
 FEW, MANY = 30, 30  # stages that are listed one by one; lines beyond which networks are put together
@@ -40,98 +23,65 @@ COLOURS = {"hit": "cyan", "miss": "yellow", "open": "default"}
 
 
 def plan(
-    preset: Preset = "mnist",
-    sizes: Sizes = None,
-    archs: Archs = None,
-    seeds: Seeds = None,
-    over: Over = None,
-    config: Config = None,
-    set_: Set = None,
-    store: Store = STORE,
-    device: Device = None,
-    runner: Runner = None,
+    preset: options.Preset = "mnist",
+    sizes: options.Sizes = None,
+    archs: options.Archs = None,
+    seeds: options.Seeds = None,
+    over: options.Over = None,
+    config: options.Config = None,
+    set_: options.Set = None,
+    store: options.Store = options.STORE,
+    device: options.Device = None,
+    runner: options.Runner = None,
     devices: Annotated[int | None, typer.Option("--devices", help="Reckon with so many devices.")] = None,
     rate: Annotated[
         float | None, typer.Option("--rate", help="Reckon with devices that sustain so many TFLOPS each.")
     ] = None,
     anew: Annotated[bool, typer.Option("--calibrate", help="Time this device anew.")] = False,
     every: Annotated[bool, typer.Option("--all", help="A line a stage, however many there are.")] = False,
-    json: Json = None,
-    debug: Debug = False,
+    json: options.Json = None,
+    debug: options.Debug = False,
 ) -> None:
     """Says what a run would find in the store, what it would compute and why, and what that costs; runs nothing.
 
     With --sizes, --archs, --seeds or --over it plans the sweep that `featcx sweep` would run.
     """
-    with errors_as_sentences(debug):
+    with options.errors_as_sentences(debug):
         from rich.console import Console
 
+        from flows.asked import Asked
         from flows.running.embedded import prepare_environment
 
         if (devices is not None and devices < 1) or (rate is not None and not rate > 0):
             raise InputError("--devices and --rate must be above 0; leave them out to reckon with what is here.")
         prepare_environment(debug)
+        from flows.planning.plan import job_of
         from flows.planning.plan import plan as planned
 
-        spec = wanted(preset, sizes, archs, seeds, over, config, set_, device, runner)
-        checked(spec, store)
+        changes = options.overridden(set_, device=device, runner=runner)
+        spec = Asked(preset, config, changes, sizes, archs, seeds, over or ()).either()
+        job_of(spec).check(spec, store)
         found, console = planned(spec, store, devices, rate, anew), Console()
         console.print(stages_table(found, every))
         console.print(total_line(found), highlight=False)
-        write_json(json, found.as_dict())
+        options.write_json(json, found.as_dict())
 
 
-def announce(console: Console, spec: RunSpec | SweepSpec, store: Path) -> None:
+def announce(console: Console, job: Job[S], spec: S, store: Path) -> None:
     """What was made of the data, and how long it will take, where `featcx plan` has timed this device before."""
     from featcx_core.data.sources import understood
+    from featcx_core.specs import RunSpec
     from flows.planning.plan import estimate
 
-    dataset = spec.base.dataset if hasattr(spec, "base") else spec.dataset
-    for line in understood(dataset):
+    base = getattr(spec, "base", spec)
+    for line in understood(base.dataset) if isinstance(base, RunSpec) else ():
         console.print(f"Data: {line}", highlight=False, soft_wrap=True)
     try:
-        seconds = estimate(spec, store)
+        seconds = estimate(job, spec, store)
     except Exception:  # a run needs no estimate: what is truly wrong the stages say, in their own words
         return
     if seconds is not None and seconds > 30:
         console.print(f"About {duration(seconds)} by what was timed on this device.", highlight=False)
-
-
-def wanted(
-    preset: str,
-    sizes: str | None,
-    archs: str | None,
-    seeds: str | None,
-    over: list[str] | None,
-    config: Path | None,
-    set_: list[str] | None,
-    device: str | None,
-    runner: str | None,
-) -> RunSpec | SweepSpec:
-    """The run, or with any axis the sweep, that the same options of `run` and `sweep` mean."""
-    from flows.grid import load_sweep
-    from flows.settings import load_spec
-
-    changes = overridden(set_, device=device, runner=runner)
-    if any(axis is not None for axis in (sizes, archs, seeds, over)):
-        return load_sweep(preset, sizes, archs, seeds, over, config, changes)
-    return load_spec(preset, config, changes)
-
-
-def checked(spec: RunSpec | SweepSpec, store: Path) -> None:
-    """Whether it could run here.
-
-    Raises:
-        InputError: as `run` and `sweep` would.
-    """
-    from featcx_core.specs import RunSpec
-    from flows.running.preflight import check
-
-    if isinstance(spec, RunSpec):
-        return check(spec, store)
-    from flows.sweep import check_sweep
-
-    check_sweep(spec, store)
 
 
 def stages_table(found: Plan, every: bool = False) -> Table:

@@ -11,12 +11,15 @@ from typing import Any, Literal
 
 from featcx_core.specs import RunSpec, SweepSpec
 from featcx_core.store.artifacts import ArtifactRef, Store
+from flows.analyze import analyze
+from flows.job import Job, S
 from flows.planning.calibration import Rates
 from flows.planning.costs import load_of
 from flows.planning.differences import nearest_difference
 from flows.planning.loads import Load, Work
 from flows.planning.schedule import side_by_side
-from flows.recipes import Submit, whole_run, whole_sweep
+from flows.running.submitting import Placed
+from flows.sweep import sweep
 from tasks.engine import Stage, checkpoint_folder
 
 State = Literal["hit", "miss", "open"]
@@ -164,35 +167,16 @@ def references(value: Any) -> Iterator[ArtifactRef]:
             yield from references(entry)
 
 
-def looked_at(spec: RunSpec | SweepSpec, store: Path) -> list[Planned]:
-    """The stages of a run's or sweep's recipe, in the order in which they are submitted."""
+def looked_at(job: Job[S], spec: S, store: Path) -> list[Planned]:
+    """The stages of a flow, in the order in which they are submitted."""
     planner = Planner(Store(store))
-    recipe(spec)(planner)
+    job.stages(planner, spec)
     return planner.stages
 
 
-def recipe(spec: RunSpec | SweepSpec) -> Callable[[Submit], Any]:
-    """What a run or a sweep submits."""
-    from flows.running.preflight import numerics_for
-
-    if isinstance(spec, RunSpec):
-        return lambda submit: whole_run(submit, spec, numerics_for(spec))
-
-    def sweep(submit: Submit) -> None:
-        from flows.grid import points
-        from flows.sweep import comparison
-
-        grid = points(spec)
-        made = whole_sweep(submit, {name: (point, numerics_for(point)) for name, point in grid.items()})
-        targets = {name: found.networks["target"] for name, found in made.items()}
-        comparison(submit, spec, grid, targets, {name: found.report for name, found in made.items()}, {})
-
-    return sweep
-
-
-def base_of(spec: RunSpec | SweepSpec) -> RunSpec:
-    """The run that says where a run or a sweep works."""
-    return spec if isinstance(spec, RunSpec) else spec.base
+def job_of(spec: RunSpec | SweepSpec) -> Job[Any]:
+    """The flow that a spec is of."""
+    return analyze if isinstance(spec, RunSpec) else sweep
 
 
 def plan(
@@ -211,7 +195,7 @@ def plan(
         teraflops: what each sustains, for devices that are not here; None times a few steps on this one.
         anew: forget what was timed before.
     """
-    stages = looked_at(spec, store)
+    stages = looked_at(job_of(spec), spec, store)
     if teraflops is not None:
         return estimated(stages, Rates.taken_for_granted(teraflops), devices or 1)
     rates, here = rates_here(spec)
@@ -222,17 +206,17 @@ def plan(
     return estimated(stages, rates, devices or len(here))
 
 
-def estimate(spec: RunSpec | SweepSpec, store: Path) -> float | None:
-    """Seconds that a run or sweep takes by what was timed on this device before; None where nothing was."""
+def estimate(job: Job[S], spec: S, store: Path) -> float | None:
+    """Seconds that a flow takes by what was timed on this device before; None where nothing was."""
     rates, here = rates_here(spec)
-    return estimated(looked_at(spec, store), rates, len(here)).seconds if rates.known else None
+    return estimated(looked_at(job, spec, store), rates, len(here)).seconds if rates.known else None
 
 
-def rates_here(spec: RunSpec | SweepSpec) -> tuple[Rates, list[str]]:
+def rates_here(spec: Placed) -> tuple[Rates, list[str]]:
     """What is known of the device that a spec asks for, and the places that there are."""
     from tasks.devices import devices
 
-    runtime = base_of(spec).runtime
+    runtime = spec.runtime
     here = devices(runtime.device, runtime.threads)
     return Rates.stored(here[0], runtime.threads), here
 

@@ -8,21 +8,28 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from prefect.exceptions import UpstreamTaskError
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from featcx_core.errors import InputError
-from featcx_core.specs import RunSpec
+from featcx_core.specs import RuntimeSpec
 from featcx_core.store.artifacts import ArtifactRef, Store
 from tasks.devices import devices
 from tasks.engine import Stage
 from tasks.env import Env
 
 
-def new_env(spec: RunSpec, store: Path, shown: bool = False) -> Env:
+class Placed(Protocol):
+    """What says where it works, as every spec of a flow does."""
+
+    @property
+    def runtime(self) -> RuntimeSpec: ...
+
+
+def new_env(spec: Placed, store: Path, shown: bool = False) -> Env:
     """Where this run works; `shown`: leave artifacts in the UI of a server of the user's own."""
     run = time.strftime("%Y%m%d-%H%M%S-") + uuid.uuid4().hex[:6]
     runtime = spec.runtime
@@ -100,7 +107,7 @@ def settled(futures: list[PrefectFuture[ArtifactRef]]) -> None:
             future.result()
 
 
-def task_runner(spec: RunSpec) -> TaskRunner[Any]:
+def task_runner(spec: Placed) -> TaskRunner[Any]:
     """The Prefect runner that the spec names."""
     runtime = spec.runtime
     if runtime.runner == "processes":

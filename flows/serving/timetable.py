@@ -121,8 +121,7 @@ def _check_parameters(planned: Planned, where: str) -> None:
     from jsonschema.exceptions import best_match  # type: ignore[import-untyped]  # Prefect's own
     from prefect.utilities.schema_tools.validation import validate
 
-    from flows.serving.deployments import FLOWS
-    from flows.serving.filled import READY
+    from flows.serving.deployments import FLOWS, READY
     from flows.serving.forms import worded
 
     asked = FLOWS[planned.deployment].parameters

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import pytest
+
+from flows.cli import main
+from flows.running.embedded import PrefectServer
 
 
 class Finished(NamedTuple):
@@ -69,6 +77,32 @@ def featcx(
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, check=False)
     found = json.loads(json_file.read_text()) if json_file is not None and json_file.exists() else {}
     return Finished(done.returncode, done.stdout, done.stderr, found, cpu_seconds() - before)
+
+
+def typed(
+    *arguments: str | Path, json_file: Path | None = None, cwd: Path | None = None, **environment: str
+) -> Finished:
+    """Runs the command line in this process, where it takes seconds less: for what ends before a flow begins."""
+    command = ["featcx", *map(str, arguments), *(["--json", str(json_file)] if json_file else [])]
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    out, err, before = io.StringIO(), io.StringIO(), time.process_time()
+    try:
+        with (
+            patch.object(PrefectServer, "_start", lambda _: ""),  # which starts while the input is read
+            patch.object(sys, "argv", command),
+            patch.dict(os.environ, clean_environment() | environment, clear=True),
+            contextlib.chdir(cwd or "."),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as left,
+        ):
+            main()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    found = json.loads(json_file.read_text()) if json_file is not None and json_file.exists() else {}
+    code = left.value.code or 0
+    return Finished(int(code), out.getvalue(), err.getvalue(), found, time.process_time() - before)
 
 
 @pytest.fixture(scope="session")

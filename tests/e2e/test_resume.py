@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -12,53 +14,72 @@ import pytest
 
 from featcx_core.store.artifacts import Store
 
-SCRIPT = """
-import sys
+TRAINING = """
+import os, signal, sys
+import torch._dynamo
 from featcx_core.specs import DatasetSpec, Numerics, ScheduleSpec
 from tasks.engine import Env, execute
 from tasks.train import data, target
-env = Env(store=sys.argv[1], run="resume", device="cpu", checkpoint_seconds=float(sys.argv[2]))
-images = execute(data, {"settings": DatasetSpec(source="digits"), "files": None}, env)
-ref = execute(target, dict(
-    data=images, net="resnet8", layer=None, pre_relu=None, options={}, weights=None, code=None, samples=100, subset_seed=0,
-    seed=1,
-    schedule=ScheduleSpec(draws=20_000, batch=64), numerics=Numerics()), env)
-print(ref.digest)
+
+def train(store, seconds):
+    env = Env(store=store, run="resume", device="cpu", checkpoint_seconds=float(seconds))
+    images = execute(data, {"settings": DatasetSpec(source="digits"), "files": None}, env)
+    ref = execute(target, dict(
+        data=images, net="resnet8", layer=None, pre_relu=None, options={}, weights=None, code=None, samples=100,
+        subset_seed=0, seed=1, schedule=ScheduleSpec(draws=20_000, batch=64), numerics=Numerics()), env)
+    print("digest", ref.digest, flush=True)
+
+for line in sys.stdin:  # a training a line, in a process of its own that has imported what it needs
+    training = os.fork()
+    if training == 0:
+        train(*line.split())
+        os._exit(0)
+    print(training, flush=True)
+    os.waitpid(training, 0)
+    print("ended", flush=True)
 """
-
-
-def start(store: Path, seconds: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", SCRIPT, str(store), str(seconds)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow
 def test_ten_kills_and_a_resume_give_the_same_bytes(tmp_path: Path) -> None:
-    whole, _ = start(tmp_path / "whole", 1e9).communicate()
     broken, rng, kills = tmp_path / "broken", random.Random(0), 0
-    while kills < 10:
-        process = start(broken, 0.0)  # saves itself after every step
-        checkpoint = wait_for_checkpoint(broken, process)
-        if checkpoint is None:
-            break
-        time.sleep(rng.uniform(0, 0.15))
-        process.kill()
-        process.communicate()
-        kills += 1
-        assert not list(broken.glob("target/*/manifest.json"))
-    resumed, errors = start(broken, 1e9).communicate()
-    assert resumed.strip() == whole.strip() != "", errors
-    assert kills == 10
+    with subprocess.Popen(
+        [sys.executable, "-c", TRAINING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as trainings:
+        assert trainings.stdin is not None
+        assert trainings.stdout is not None
+
+        def start(store: Path, seconds: float) -> int:
+            trainings.stdin.write(f"{store} {seconds}\n")
+            trainings.stdin.flush()
+            return int(trainings.stdout.readline())
+
+        def told() -> str:
+            """What the training said of its result before it ended."""
+            said = trainings.stdout.readline()
+            assert said == "ended\n" or trainings.stdout.readline() == "ended\n"
+            return said
+
+        start(tmp_path / "whole", 1e9)
+        whole = told()
+        while kills < 10:
+            training = start(broken, 0.0)  # saves itself after every step
+            wait_for_checkpoint(broken)
+            time.sleep(rng.uniform(0, 0.15))
+            os.kill(training, signal.SIGKILL)
+            assert told() == "ended\n"
+            kills += 1
+            assert not list(broken.glob("target/*/manifest.json"))
+        start(broken, 1e9)
+        assert told() == whole
+    assert whole.startswith("digest ")
     assert not list((broken / ".checkpoints").iterdir())
     assert not Store(broken).verify()
 
 
-def wait_for_checkpoint(store: Path, process: subprocess.Popen[str]) -> Path | None:
+def wait_for_checkpoint(store: Path) -> None:
     """Waits until the training has saved itself anew."""
     began = time.time()
-    while process.poll() is None:
-        for path in store.glob(".checkpoints/target-*/checkpoint.safetensors"):
-            if path.stat().st_mtime > began:
-                return path
+    while not any(p.stat().st_mtime > began for p in store.glob(".checkpoints/target-*/checkpoint.safetensors")):
+        assert time.time() < began + 120
         time.sleep(0.005)
-    return None

@@ -1,4 +1,4 @@
-"""`featcx serve` says in a sentence what it lacks, and then has registered nothing; prefect.yaml has the same deployments."""
+"""`featcx serve` says in a sentence what it lacks, and then has registered nothing; a triggered sweep tells what failed."""
 
 from __future__ import annotations
 
@@ -10,36 +10,40 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
-from prefect.flows import load_flow_from_entrypoint
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.serving.deployments import FLOWS
-from flows.serving.timetable import NIGHTLY
-from tests.e2e.conftest import clean_environment, featcx
+from flows.serving import serve
+from tests.e2e.conftest import clean_environment, typed
 
 
 @pytest.mark.parametrize(
-    ("arguments", "server", "says"),
+    ("arguments", "says"),
     [
-        ([], None, "start one with `prefect server start`, then set PREFECT_API_URL"),
-        ([], "silent", "does not answer"),
-        (["--runner", "slurm"], None, "runtime.runner = 'slurm' will not do"),
-        (["--device", "cuda:9"], None, "There is no device 'cuda:9' here"),
-        (["--schedules", "none.toml"], None, "none.toml cannot be read"),
+        ([], "start one with `prefect server start`, then set PREFECT_API_URL"),
+        (["--runner", "slurm"], "runtime.runner = 'slurm' will not do"),
+        (["--device", "cuda:9"], "There is no device 'cuda:9' here"),
+        (["--schedules", "none.toml"], "none.toml cannot be read"),
     ],
 )
-def test_what_is_lacking_is_told(tmp_path: Path, arguments: list[str], server: str | None, says: str) -> None:
-    own = {"PREFECT_HOME": str(tmp_path / "home")}
+def test_what_is_lacking_is_told(tmp_path: Path, arguments: list[str], says: str) -> None:
+    done = typed("serve", "--store", "store", *arguments, cwd=tmp_path)
+    assert (done.code, done.out, len(done.err.splitlines())) == (2, "", 1)
+    assert done.err.startswith("featcx: ")
+    assert says in done.err
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_server_that_does_not_answer_is_waited_for_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "PATIENCE", 1.0)
     with socket.socket() as silent:  # bound, so that nobody else takes the port, but it does not listen
         silent.bind(("127.0.0.1", 0))
-        if server is not None:
-            own["PREFECT_API_URL"] = f"http://127.0.0.1:{silent.getsockname()[1]}/api"
-        done = featcx("serve", "--store", tmp_path / "store", *arguments, **own)
+        with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{silent.getsockname()[1]}/api"}):
+            done = typed("serve", "--store", "store", cwd=tmp_path)
     assert (done.code, done.out) == (2, "")
-    *waited, sentence = done.err.splitlines()
+    waiting, sentence = done.err.splitlines()
+    assert waiting.startswith("Waiting for the Prefect server at ")
     assert sentence.startswith("featcx: ")
-    assert says in sentence
-    assert [line.split(" at ")[0] for line in waited] == ["Waiting for the Prefect server"] * (server is not None)
+    assert "does not answer" in sentence
     assert not (tmp_path / "store").exists()
 
 
@@ -97,21 +101,3 @@ def test_a_sweep_with_a_failed_target_fails_once_its_report_is_made(tmp_path: Pa
     (report,) = (tmp_path / "store" / "sweep_report").glob("*/report.html")
     assert "this net does not train" in report.read_text()
     assert f"Report: {report}" in done.stderr  # logged with the last artifacts
-
-
-def test_workers_have_the_same_deployments() -> None:
-    wanted = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())["deployments"]
-    flows = {each["name"]: load_flow_from_entrypoint(each["entrypoint"]) for each in wanted}
-    assert {name: flow for name, flow in flows.items() if name in FLOWS} == FLOWS
-    [nightly] = [each for each in wanted if each["name"] not in FLOWS]
-    [schedule] = nightly["schedules"]
-    assert (nightly["name"], flows[nightly["name"]], nightly["parameters"]) == (
-        NIGHTLY.name,
-        FLOWS[NIGHTLY.deployment],
-        NIGHTLY.parameters,
-    )
-    assert (schedule["cron"], schedule["timezone"], schedule["active"]) == (
-        NIGHTLY.cron,
-        NIGHTLY.timezone,
-        NIGHTLY.active,
-    )

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from featcx_core.store.artifacts import Store
-from tests.e2e.conftest import TINY, Finished, clean_environment, featcx
+from tests.e2e.conftest import TINY, Finished, clean_environment, featcx, typed
 
 SEEDS = ("--seeds", "0,1")
 
@@ -108,7 +108,7 @@ def test_json_and_table_keep_the_contract(place: Path, resumed: Finished) -> Non
         for row in point["orders"]:
             assert own.at[row["order"], "significance"] == pytest.approx(row["significance"])
             assert own.at[row["order"], "test_accuracy"] == pytest.approx(point["target"]["test_accuracy"])
-    predicted = featcx("predict", found["table"], "--orders", "4", json_file=place.parent / "fit.json")
+    predicted = typed("predict", found["table"], "--orders", "4", json_file=place.parent / "fit.json")
     assert predicted.code == 0, predicted.err
     assert predicted.json["rows"] == 4
 

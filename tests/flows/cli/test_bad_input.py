@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 
-from flows.cli import main
-from flows.running.embedded import PrefectServer
-from tests.e2e.conftest import clean_environment
-
-Refused = Callable[..., str]
+from tests.e2e.conftest import typed
 
 
-@pytest.fixture
-def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Refused]:
-    """Types a command in this process, in a folder without a store: the sentence with which it ends."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    monkeypatch.setattr(PrefectServer, "_start", lambda _: "")  # which starts while the input is read
-    monkeypatch.chdir(tmp_path)
-
-    def typed(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["featcx", *arguments, "--store", "store"])
-        with pytest.raises(SystemExit) as left:
-            main()
-        told = capsys.readouterr().err
-        assert left.value.code == 2, told
-        assert "Traceback" not in told
-        assert len(told.strip().splitlines()) == 1
-        assert not (tmp_path / "store").exists()
-        return told
-
-    with patch.dict(os.environ, clean_environment(), clear=True):
-        yield typed
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+def refused(folder: Path, *arguments: str) -> str:
+    """Types a command in a folder without a store: the sentence with which it ends."""
+    done = typed(*arguments, "--store", "store", cwd=folder)
+    assert (done.code, done.out) == (2, ""), done.err
+    assert "Traceback" not in done.err
+    assert len(done.err.strip().splitlines()) == 1
+    assert not (folder / "store").exists()
+    return done.err
 
 
 RUN = {
@@ -87,21 +64,34 @@ COMPLEXITY = {
     "an unknown field": (["--set", "complexity.depth=0,2"], "did you mean 'depths'?"),
     "a device that is not there": (["--device", "cuda:7"], "There is no device 'cuda:7'"),
 }
+PLAN = {
+    "an unknown preset": (["minst"], "did you mean 'mnist'?"),
+    "a count that the classes do not divide": (["digits", "--set", "target.samples=205"], "take 200 or 210"),
+    "such a count in a sweep": (["digits", "--sizes", "200,205"], "take 200 or 210"),
+    "no devices": (["digits", "--devices", "0"], "above 0"),
+    "a negative rate": (["digits", "--rate", "-1"], "above 0"),
+}
 
 
 @pytest.mark.parametrize("case", RUN)
-def test_a_run(case: str, refused: Refused) -> None:
+def test_a_run(case: str, tmp_path: Path) -> None:
     arguments, sentence = RUN[case]
-    assert sentence in refused("run", *arguments)
+    assert sentence in refused(tmp_path, "run", *arguments)
 
 
 @pytest.mark.parametrize("case", SWEEP)
-def test_a_sweep(case: str, refused: Refused) -> None:
+def test_a_sweep(case: str, tmp_path: Path) -> None:
     arguments, sentence = SWEEP[case]
-    assert sentence in refused("sweep", "digits", *arguments)
+    assert sentence in refused(tmp_path, "sweep", "digits", *arguments)
 
 
 @pytest.mark.parametrize("case", COMPLEXITY)
-def test_a_check_of_the_method(case: str, refused: Refused) -> None:
+def test_a_check_of_the_method(case: str, tmp_path: Path) -> None:
     arguments, sentence = COMPLEXITY[case]
-    assert sentence in refused("complexity", "digits", *arguments)
+    assert sentence in refused(tmp_path, "complexity", "digits", *arguments)
+
+
+@pytest.mark.parametrize("case", PLAN)
+def test_a_plan(case: str, tmp_path: Path) -> None:
+    arguments, sentence = PLAN[case]
+    assert sentence in refused(tmp_path, "plan", *arguments)

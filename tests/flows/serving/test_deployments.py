@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from prefect.flows import load_flow_from_entrypoint
 from prefect.states import StateType
 from prefect.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
 
-from featcx_core.store.artifacts import ArtifactRef
+from flows.job import Job
 from flows.running.place import given_store
 from flows.serving import deployments
-from flows.sweep import Swept
-
-REPORT = ArtifactRef(stage="sweep_report", key="0a", digest="0b", path="sweep_report/0a")
+from flows.serving.deployments import FLOWS
+from flows.serving.timetable import NIGHTLY
 
 
 @pytest.fixture(autouse=True)
@@ -29,8 +30,8 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def swept(monkeypatch: pytest.MonkeyPatch, **failed: str) -> Any:
     """How the flow `sweep` answers when of three targets these failed."""
     names = ("one", "two", "three")
-    refs: dict[str, Any] = {name: {} for name in names if name not in failed}
-    monkeypatch.setattr("flows.sweep.run_sweep", lambda spec, env: Swept(refs, {}, failed, REPORT))
+    results = {"points": [{"name": name} for name in names if name not in failed], "failed": failed}
+    monkeypatch.setattr(Job, "within", lambda *_: results)
     return deployments.sweep.fn(preset="digits", settings={}, sizes=[100, 200, 400])
 
 
@@ -76,3 +77,21 @@ def test_what_cannot_execute_is_told_by_the_run(
     assert state.type == StateType.FAILED
     assert says in state.message
     assert not (tmp_path / "store").exists()
+
+
+def test_workers_have_the_same_deployments() -> None:
+    wanted = yaml.safe_load((Path(__file__).parents[3] / "prefect.yaml").read_text())["deployments"]
+    flows = {each["name"]: load_flow_from_entrypoint(each["entrypoint"]) for each in wanted}
+    assert {name: flow for name, flow in flows.items() if name in FLOWS} == FLOWS
+    [nightly] = [each for each in wanted if each["name"] not in FLOWS]
+    [schedule] = nightly["schedules"]
+    assert (nightly["name"], flows[nightly["name"]], nightly["parameters"]) == (
+        NIGHTLY.name,
+        FLOWS[NIGHTLY.deployment],
+        NIGHTLY.parameters,
+    )
+    assert (schedule["cron"], schedule["timezone"], schedule["active"]) == (
+        NIGHTLY.cron,
+        NIGHTLY.timezone,
+        NIGHTLY.active,
+    )

@@ -10,7 +10,8 @@ from prefect.utilities.schema_tools.validation import is_valid, validate
 
 from featcx_core.errors import InputError
 from featcx_core.specs import RunSpec, SweepSpec
-from flows.grid import load_sweep, points
+from flows.asked import Asked
+from flows.grid import points
 from flows.serving.deployments import FLOWS
 from flows.serving.filled import filled_spec, filled_sweep
 from flows.serving.forms import filled_in, worded
@@ -159,7 +160,9 @@ def test_a_sweep_is_the_one_that_the_command_line_makes() -> None:
         seeds=[0, 1],
         over={"disentangler.width": [4, 8]},
     )
-    typed = load_sweep("digits", "50,100", None, "0,1", ["disentangler.width=4,8"], None, ["target.schedule.draws=500"])
+    typed = Asked(
+        "digits", None, ["target.schedule.draws=500"], sizes="50,100", seeds="0,1", over=["disentangler.width=4,8"]
+    ).sweep()
     assert points(filled) == points(typed)
     assert filled.base.variants.pruned is None
     assert not filled.base.substitution.control
