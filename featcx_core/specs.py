@@ -20,6 +20,18 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_of_one(cls, values: Any) -> Any:
+        """One value where a field holds any number of them is a list of one."""
+        if not isinstance(values, dict):
+            return values
+        several = {name for name, field in cls.model_fields.items() if get_args(field.annotation)[1:] == (...,)}
+        return {
+            name: (value,) if name in several and isinstance(value, int | float | str) else value
+            for name, value in values.items()
+        }
+
 
 class ScheduleSpec(Spec):
     """How long and how fast a net is trained. Budgets count samples drawn, so a preset costs the same on any data."""
@@ -336,5 +348,6 @@ def validate(values: dict[str, Any]) -> RunSpec:
             raise InputError(
                 f"There is no field '{'.'.join(path)}'; {nearest(path[-1], [*model.model_fields])}"
             ) from None
-        reason = first["msg"].removeprefix("Value error, ")
+        reason = first["msg"].removeprefix("Value error, ").replace("Input should be", "it should be")
+        reason = reason.replace("a valid tuple", "a list, such as 1,2,4")
         raise InputError(f"{'.'.join(path)} = {first['input']!r} will not do: {reason}.") from None

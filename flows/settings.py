@@ -65,7 +65,11 @@ def _by_protocol(values: dict[str, Any], change: dict[str, Any]) -> dict[str, An
     """A preset's values, with the schedules of the protocol that is asked for where the preset follows the other one."""
     given = change.get("disentangler")
     wanted = given.get("protocol") if isinstance(given, dict) else None
-    if wanted not in SCHEDULES or wanted == values.get("disentangler", {}).get("protocol", "fast"):
+    if (
+        not isinstance(wanted, str)
+        or wanted not in SCHEDULES
+        or wanted == values.get("disentangler", {}).get("protocol", "fast")
+    ):
         return values
     source = preset_values(SCHEDULES[wanted])
     for part in ("disentangler", "reliability"):

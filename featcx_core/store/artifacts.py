@@ -171,6 +171,7 @@ class Store:
             manifest = {"stage": stage, "key": key, "digest": content} | manifest | {"files": files}
             _write(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
             for name in names:
+                (folder / name).chmod(folder.stat().st_mode & 0o666)  # some libraries' files are closed to the group
                 _sync(folder / name)
             final = inside(self.root, stage, key)
             final.parent.mkdir(parents=True, exist_ok=True)

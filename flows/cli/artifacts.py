@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.options import STORE, Debug, Json, Store, errors_as_sentences, write_json
+from flows.cli.terminal import print_table
 
 artifacts = typer.Typer(no_args_is_help=True, help="Look at and look after the artifact store.")
 
@@ -15,26 +16,25 @@ artifacts = typer.Typer(no_args_is_help=True, help="Look at and look after the a
 def list_artifacts(store: Store = STORE, json: Json = None, debug: Debug = False) -> None:
     """One line an artifact, oldest first."""
     with errors_as_sentences(debug):
-        import rich.box
         from rich.console import Console
         from rich.table import Table
 
         from featcx_core.store.artifacts import Store as ArtifactStore
 
         manifests = ArtifactStore(store).manifests()
-        console = Console()
-        narrow = console.width < 80  # names wrap there; no column goes
-        table, rows = Table(box=None if narrow else rich.box.HEAVY_HEAD, padding=(0, 1, 0, 0) if narrow else (0, 1)), []
-        table.add_column("stage", min_width=13, overflow="fold")
-        for heading, least in (("key", 6), ("size", 5), ("computed in", 5), ("started", 6)):
-            table.add_column(heading, no_wrap=not narrow, min_width=least, overflow="fold")
+        table, rows, console = Table("stage"), [], Console()
+        for heading in ("key", "size", "computed in", "started"):
+            table.add_column(heading, no_wrap=True)
         for m in manifests:
             fields = ("stage", "key", "digest", "label", "started", "seconds", "device")
             size = sum(entry["bytes"] for entry in m["files"].values())
             rows.append({name: m[name] for name in fields} | {"bytes": size, "path": f"{m['stage']}/{m['key']}"})
             cells = (m["key"][:12], f"{size / 1e6:.1f} MB", f"{m['seconds']:.1f} s", m["started"][:16])
             table.add_row(m["label"], *cells)
-        console.print(table if rows else f"No artifacts in {store.absolute()}.")
+        if rows:
+            print_table(console, table)
+        else:
+            console.print(f"No artifacts in {store.absolute()}.")
         console.print(f"{len(rows)} artifacts, {sum(row['bytes'] for row in rows) / 1e6:.1f} MB", highlight=False)
         write_json(json, {"store": str(store.absolute()), "artifacts": rows})
 

@@ -8,6 +8,7 @@ import typer
 
 from flows.cli import options
 from flows.cli.live import carried_out
+from flows.cli.terminal import print_table
 
 if TYPE_CHECKING:
     from flows.compare import Pair
@@ -34,7 +35,7 @@ def compare(
         results = carried_out(console, store, debug, ready)
         from flows.cli.display import comparison_table
 
-        console.print(comparison_table(results))
+        print_table(console, comparison_table(results))
         for sentence in results["readings"]:
             print(sentence)
         print(f"Figure: {results['figure']}")

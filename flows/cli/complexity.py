@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from flows.cli import options
 from flows.cli.live import carried_out
+from flows.cli.terminal import print_table
 
 if TYPE_CHECKING:
     from featcx_core.specs import RunSpec
@@ -38,7 +39,7 @@ def complexity(
         from flows.cli.display import tasks_table
         from flows.showing import summary_sentence
 
-        console.print(tasks_table(results))
+        print_table(console, tasks_table(results))
         console.print(summary_sentence(results), highlight=False)
         console.print(f"Report: {results['report']}", highlight=False, soft_wrap=True)
         options.write_json(json, results)

@@ -10,6 +10,7 @@ import typer
 
 from featcx_core.errors import InputError
 from flows.cli import options
+from flows.cli.terminal import print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,7 +63,7 @@ def plan(
         spec = Asked(preset, config, changes, sizes, archs, seeds, over or ()).either()
         job_of(spec).check(spec, store)
         found, console = planned(spec, store, devices, rate, anew), Console()
-        console.print(stages_table(found, every))
+        print_table(console, stages_table(found, every))
         console.print(total_line(found), highlight=False)
         options.write_json(json, found.as_dict())
 

@@ -9,6 +9,7 @@ import typer
 
 from featcx_core.errors import InputError
 from flows.cli import options
+from flows.cli.terminal import print_table
 
 
 def predict(
@@ -34,7 +35,7 @@ def predict(
 
         chosen = None if orders is None else [whole_number(part) for part in orders.split(",")]
         result = predict_performance(read_table(table), column, orders=chosen)
-        Console().print(prediction_table(result))
+        print_table(Console(), prediction_table(result))
         options.write_json(json, result.as_dict())
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from flows.cli import options
 from flows.cli.live import carried_out
+from flows.cli.terminal import print_table
 
 if TYPE_CHECKING:
     from featcx_core.specs import RunSpec
@@ -39,7 +40,7 @@ def run(
         from flows.cli.display import summary_table
 
         target, stages = results["target"], results["stages"]
-        console.print(summary_table(results))
+        print_table(console, summary_table(results))
         console.print(
             f"{spec.target.net}, n = {spec.target.samples}: test accuracy {target['test_accuracy']:.1%}, "
             f"train {target['train_accuracy']:.1%}. {stages['run']} stages computed, {stages['cached']} Cached, "

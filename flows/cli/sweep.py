@@ -9,6 +9,7 @@ import typer
 
 from flows.cli import options
 from flows.cli.live import carried_out
+from flows.cli.terminal import print_table
 
 if TYPE_CHECKING:
     from featcx_core.specs import SweepSpec
@@ -51,7 +52,7 @@ def sweep(
         results = carried_out(console, store, debug, ready)
         from flows.cli.display import sweep_table
 
-        console.print(sweep_table(results))
+        print_table(console, sweep_table(results))
         stages = results["stages"]
         console.print(
             f"{len(results['points'])} of {len(grid)} targets analysed. {stages['run']} stages computed, "

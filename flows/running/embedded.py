@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.metadata
 import os
 import re
@@ -19,6 +20,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 from featcx_core.errors import InputError
 from featcx_core.kernels import user_cache
@@ -35,6 +37,7 @@ QUIET = {
 
 
 LOGS = "PREFECT_LOGGING_TO_API_ENABLED"
+ALIVE = "alive"
 SERVER = Path(__file__).with_name("temporary_server.py")
 
 
@@ -67,7 +70,9 @@ class PrefectServer:
 
     def __init__(self) -> None:
         self.own = os.environ.get("PREFECT_API_URL")
+        remove_left_over()
         self.folder = tempfile.TemporaryDirectory(prefix="featcx-", ignore_cleanup_errors=True)
+        self.alive = _held(Path(self.folder.name))
         self.starting: Future[str] | None = None
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -87,6 +92,10 @@ class PrefectServer:
         for name in [name for name in os.environ if name.startswith("PREFECT_") and name not in HEEDED | QUIET.keys()]:
             del os.environ[name]
         os.environ["PREFECT_HOME"] = self.folder.name
+        try:
+            Path.home()
+        except RuntimeError:  # nobody's; Prefect asks for it on import
+            os.environ["HOME"] = self.folder.name
         with contextlib.chdir(self.folder.name):  # which holds no .env and no prefect.toml
             from prefect.settings import get_current_settings
 
@@ -103,6 +112,7 @@ class PrefectServer:
             for name in ("PREFECT_API_URL", "PREFECT_HOME", LOGS):
                 os.environ.pop(name, None)
         self.folder.cleanup()
+        self.alive.close()
 
     def _stop_at_once(self, number: int, frame: object) -> None:
         """Ends the process without waiting for trainings: Prefect would wait, and the store is whole at any moment."""
@@ -167,6 +177,27 @@ class PrefectServer:
         told = self._told.read_text(errors="replace", encoding="utf-8")
         reasons = re.findall(r"^[\w.]+(?:Error|Exception): .+", told, re.MULTILINE) or ["it left no reason"]
         raise RuntimeError(f"Prefect's temporary server did not start (exit code {process.poll()}): {reasons[-1]}")
+
+
+def _held(folder: Path) -> IO[str]:
+    """A file in the folder that is locked until it is closed or the process dies; it appears locked."""
+    fresh = folder / f"{ALIVE}.new"
+    file = fresh.open("w", encoding="utf-8")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    fresh.rename(folder / ALIVE)
+    return file
+
+
+def remove_left_over() -> None:
+    """Removes the temporary folders of this user's runs that were killed."""
+    for path in Path(tempfile.gettempdir()).glob(f"featcx-*/{ALIVE}"):
+        with contextlib.suppress(OSError):
+            folder = path.parent
+            if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+                continue
+            with path.open(encoding="utf-8") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def told_all(patience: float = 5.0) -> None:

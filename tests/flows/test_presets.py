@@ -38,3 +38,8 @@ def test_what_is_set_by_hand_stays(tmp_path: Path):
     assert spec.disentangler.schedule.draws == 77
     assert spec.disentangler.schedule.optimiser == load_spec("cifar10-paper").disentangler.schedule.optimiser
     assert spec.reliability.batches == (8,)
+
+
+def test_one_value_is_a_list_of_one():
+    spec = load_spec("digits", None, ["disentangler.draws=640", "disentangler.blocks=2"])
+    assert (spec.disentangler.draws, spec.disentangler.blocks) == ((640,), (2,))

@@ -413,3 +413,21 @@ def test_manifests_are_json_that_people_can_read(store, ref):
     text = (store.path(ref) / "manifest.json").read_text()
     assert json.loads(text)["files"]
     assert "\n" in text
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o002, 0o664), (0o022, 0o644), (0o077, 0o600)])
+def test_files_are_as_open_as_the_umask_says(tmp_path, mask, mode):
+    """Whatever the library that wrote them thinks: safetensors closes its own to the group."""
+    before = os.umask(mask)
+    try:
+        store = Store(tmp_path / "store")
+
+        def write(folder):
+            (folder / "closed").write_text("x")
+            (folder / "closed").chmod(0o600)
+            return {}
+
+        ref = store.publish("stage", KEY, write)
+    finally:
+        os.umask(before)
+    assert {oct(p.stat().st_mode & 0o777) for p in store.path(ref).iterdir()} == {oct(mode)}

@@ -69,6 +69,12 @@ PLAN = {
     "a count that the classes do not divide": (["digits", "--set", "target.samples=205"], "take 200 or 210"),
     "such a count in a sweep": (["digits", "--sizes", "200,205"], "take 200 or 210"),
     "no devices": (["digits", "--devices", "0"], "above 0"),
+    "a protocol that is a table": (
+        ["digits", "--set", "disentangler.protocol={}"],
+        "it should be 'fast' or 'published'",
+    ),
+    "a table for a list": (["digits", "--set", "disentangler.draws={}"], "it should be a list, such as 1,2,4"),
+    "a word for a list of numbers": (["digits", "--set", "disentangler.blocks=deep"], "it should be a valid integer"),
     "a negative rate": (["digits", "--rate", "-1"], "above 0"),
 }
 

@@ -137,3 +137,14 @@ ASKED = """
     with reporting_to(server.url()), get_client(sync_client=True) as client:
         print(client.read_flows(), flush=True)
 """
+
+
+def test_what_a_killed_run_left_the_next_removes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folders = {name: tmp_path / f"featcx-{name}" for name in ("dead", "alive", "foreign")}
+    for folder in folders.values():
+        folder.mkdir()
+    embedded._held(folders["dead"]).close()
+    with embedded._held(folders["alive"]):
+        embedded.remove_left_over()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["featcx-alive", "featcx-foreign"]
