@@ -93,14 +93,6 @@ def test_r2_of_the_stored_nets_by_definition(tiny: Finished, place: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_second_check_computes_nothing(tiny: Finished, place: Path) -> None:
-    again = check(place, "again")
-    assert again.json["stages"] == {"run": 0, "cached": tiny.json["stages"]["run"]}
-    assert again.json["tasks"] == tiny.json["tasks"]
-    assert again.json["rank_correlation"] == tiny.json["rank_correlation"]
-
-
-@pytest.mark.slow
 def test_another_seed_computes_its_own_nets_alone(tiny: Finished, place: Path) -> None:
     more = check(place, "more", **{"complexity.seeds": "0,7,8"})
     assert more.json["stages"] == {"run": 2 * 4 + 1, "cached": 1 + 4 * 4}

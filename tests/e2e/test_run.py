@@ -137,8 +137,7 @@ def test_a_store_that_is_a_file(tmp_path: Path) -> None:
     assert (done.code, "choose a folder with --store" in done.err) == (2, True)
 
 
-@pytest.mark.parametrize("command", ["run", "complexity"])
-def test_an_undecodable_image_names_file_and_row_and_leaves_nothing(tmp_path: Path, command: str) -> None:
+def test_an_undecodable_image_names_file_and_row_and_leaves_nothing(tmp_path: Path) -> None:
     rng, rows = np.random.default_rng(0), []
     for i in range(60):
         buffer = io.BytesIO()
@@ -147,7 +146,7 @@ def test_an_undecodable_image_names_file_and_row_and_leaves_nothing(tmp_path: Pa
     for split in ("train", "test"):
         pd.DataFrame(rows).to_parquet(tmp_path / f"{split}.parquet")
     source = f"dataset.source=parquet:{tmp_path}"
-    done = featcx(command, "digits", "--set", source, "--set", "target.samples=30", "--store", tmp_path / "store")
+    done = featcx("run", "digits", "--set", source, "--set", "target.samples=30", "--store", tmp_path / "store")
     assert done.code == 2, done.err
     assert "train.parquet, row 37" in done.err
     assert not (tmp_path / "store").exists()
