@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from featcx_core.metrics import METRICS
 from tasks.ui import Row, show
 
 Frames = dict[str, pd.DataFrame]
@@ -36,16 +37,7 @@ def effort(results: dict[str, Any]) -> str:
 
 def overview(orders: list[Row]) -> list[Row]:
     """The columns of the terminal's table: what fits beside the text."""
-    names = {
-        "order": "order",
-        "significance": "signif.",
-        "residual": "residual",
-        "reliability": "reliab.",
-        "decodability": "decod.",
-        "effectiveness": "effect.",
-        "overfitting": "overfit",
-        "substituted_accuracy": "acc. Φ",
-    }
+    names = {"order": "order"} | {metric.name: metric.short for metric in METRICS if metric.short}
     return [{short: row[name] for name, short in names.items()} for row in orders]
 
 

@@ -35,15 +35,13 @@ def comparison(work: Work, *, networks: dict[str, Refs], settings: AnalysisSpec)
 def _measured(work: Work, refs: Refs) -> Measured:
     from safetensors.torch import load_file
 
-    from featcx_core.analysis.comparison import METRICS, Measured
+    from featcx_core.analysis.comparison import COMPARED, Measured
 
     frames, values, draws = read_frames(refs, work.path), {}, {}
-    for metric in METRICS:
-        stage = "effectiveness" if metric == "overfitting" else metric
-        ref = refs.get(stage)
-        if ref is not None:
-            frame = frames[stage]
+    for name, metric in COMPARED.items():
+        if (ref := refs.get(metric.frame)) is not None:
+            frame = frames[metric.frame]
             frame = frame[frame.quantity == "component"] if "quantity" in frame else frame
-            values[metric] = frame[metric].to_numpy()
-            draws[metric] = load_file(work.path(ref) / "draws.safetensors")[metric]
+            values[name] = frame[name].to_numpy()
+            draws[name] = load_file(work.path(ref) / "draws.safetensors")[name]
     return Measured(tuple(frames["significance"].order.tolist()), values, draws)

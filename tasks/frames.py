@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featcx_core.metrics import METRICS
 from featcx_core.store.artifacts import ArtifactRef, Store
 
 if TYPE_CHECKING:
@@ -50,42 +51,18 @@ def order_rows(frames: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
     if "decodability" in frames:
         frame = frames["decodability"]
         tables["decodability"] = frame[frame.quantity == "component"].set_index("order")
-    rows = []
-    for order in tables["significance"].index:
+    return [_row(tables, order) for order in tables["significance"].index]
 
-        def read(table: str, column: str, order: int = order) -> Any:
-            return plain(tables[table].at[order, column]) if table in tables else None
 
-        def ends(table: str, column: str) -> list[Any]:
-            return [read(table, f"{column}_{end}") for end in ("low", "high")]
-
-        rows.append(
-            {
-                "order": int(order),
-                "blocks": read("significance", "blocks"),
-                "significance": read("significance", "significance"),
-                "significance_ci": ends("significance", "significance"),
-                "residual": read("significance", "residual"),
-                "residual_rises": read("significance", "residual_rises"),
-                "reliability": read("reliability", "reliability"),
-                "effectiveness": read("effectiveness", "effectiveness"),
-                "effectiveness_ci": ends("effectiveness", "effectiveness"),
-                "overfitting": read("effectiveness", "overfitting"),
-                "overfitting_ci": ends("effectiveness", "overfitting"),
-                "overfitting_stable": read("effectiveness", "overfitting_stable"),
-                "shapley_train": read("effectiveness", "shapley_train"),
-                "shapley_overfit": read("effectiveness", "shapley_overfit"),
-                "substituted_accuracy": read("substitution", "substituted_accuracy"),
-                "decodability": read("decodability", "decodability"),
-                "decodability_ci": ends("decodability", "decodability"),
-                "decodability_floor": read("decodability", "floor"),
-                "reliable_share": read("reliability", "reliable_share"),
-                "unreliable_share": read("reliability", "unreliable_share"),
-                "fit": read("reliability", "fit"),
-                "shrinkage": read("reliability", "shrinkage"),
-            }
-        )
-    return rows
+def _row(tables: Mapping[str, pd.DataFrame], order: int) -> dict[str, Any]:
+    row: dict[str, Any] = {"order": int(order)}
+    for metric in METRICS:
+        if metric.told:
+            columns = [metric.source, *(f"{metric.source}_{end}" for end in ("low", "high") if metric.interval)]
+            table = tables.get(metric.frame)
+            row[metric.name], *ends = [None if table is None else plain(table.at[order, name]) for name in columns]
+            row |= {f"{metric.name}_ci": ends} if ends else {}
+    return row
 
 
 def plain(value: Any) -> Any:

@@ -13,12 +13,9 @@ from torch import Tensor
 
 from featcx_core.analysis.bootstrap import interval
 from featcx_core.errors import InputError
+from featcx_core.metrics import METRICS
 
-NAMES = {
-    "significance": "Significance", "reliability": "Reliability (ratio)", "decodability": "Decodability",
-    "effectiveness": "Effectiveness", "overfitting": "Over-fitting",
-}  # fmt: skip
-METRICS = tuple(NAMES)
+COMPARED = {metric.name: metric for metric in METRICS if metric.noun}
 
 
 class Measured(NamedTuple):
@@ -52,7 +49,7 @@ def compare_networks(original: Measured, variants: Mapping[str, Measured], confi
             raise InputError(
                 f"'{name}' was analysed at orders {variant.orders}, the other at {original.orders}; use the same."
             )
-        for metric in METRICS:
+        for metric in COMPARED:
             if metric not in original.draws or metric not in variant.draws:
                 continue
             apart = (variant.draws[metric] - original.draws[metric]).numpy()
@@ -95,7 +92,7 @@ def changes(frame: pd.DataFrame, variant: str, level: float = 0.05) -> list[str]
     """What a variant changed, in sentences, against claim 5 of the paper (METHOD §8)."""
     own = frame[frame.variant == variant]
     sentences = []
-    for metric in METRICS:
+    for metric in COMPARED:
         part = own[own.metric == metric]
         if part.empty:
             continue
@@ -103,7 +100,7 @@ def changes(frame: pd.DataFrame, variant: str, level: float = 0.05) -> list[str]
         ways = [(way, clear[clear.difference * sign > 0].order.to_list()) for way, sign in (("up", 1), ("down", -1))]
         words = [f"{way} at order {', '.join(map(str, orders))}" for way, orders in ways if orders]
         if words:
-            sentences.append(f"{NAMES[metric]} is {' and '.join(words)}.")
+            sentences.append(f"{COMPARED[metric].noun} is {' and '.join(words)}.")
     if not sentences:
         sentences = ["No metric differs at any order by more than sampling explains."]
     return [*sentences, *_claim(own, variant, level)]

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from featcx_core.analysis.pictures import Pictures
+from featcx_core.metrics import METRICS, integer, yes
 from featcx_core.report.facets.comparison import draw_comparison, read_comparison
 from featcx_core.report.facets.pictures import picture_sections
 from featcx_core.report.facets.reliability import above_one, draw_reliability, read_reliability
@@ -48,7 +49,7 @@ from featcx_core.report.page import (
     write_page,
     write_tables,
 )
-from featcx_core.report.section import ORDER, Section, _integer, _order, _size, _yes
+from featcx_core.report.section import ORDER, Section, _order, _size, columns
 from featcx_core.report.tables import Column, compare
 from featcx_core.wording import (
     Frames,
@@ -186,7 +187,7 @@ def write_report(
         tiles=_tiles(target, scores, chosen["target"]),
         coverage=coverage_words(target, spec),
         networks=networks,
-        comparison=compare(analyses, COMPARED),
+        comparison=compare(analyses, BESIDE),
         left_out=_left_out(analyses, notes),
         spec=spec,
         provenance=provenance,
@@ -238,16 +239,7 @@ SECTIONS = (
         "Var[c] / Var[f] an order, and what is explained up to it",
         draw_significance,
         read_significance,
-        {
-            "significance": (
-                ORDER,
-                Column("blocks", "blocks", _integer),
-                Column("significance", "significance Var[c] / Var[f]", percent),
-                Column("explained", "explained increment", percent),
-                Column("residual", "residual Var[f − Φ] / Var[f]", percent),
-                Column("residual_rises", "residual rises", _yes),
-            )
-        },
+        {"significance": (ORDER, *columns("significance"))},
         flags=lambda frames: [*not_learned(frames), *rising_residual(frames)],
         paper=PAPER["significance"],
     ),
@@ -260,11 +252,11 @@ SECTIONS = (
         {
             "splits": (
                 Column("split", "split"),
-                Column("rows", "images", _integer),
+                Column("rows", "images", integer),
                 ORDER,
                 Column("residual", "residual", percent),
                 Column("gap", "test above it by", percent),
-                Column("gap_flag", "flagged", _yes),
+                Column("gap_flag", "flagged", yes),
             )
         },
         flags=wide_gap,
@@ -292,22 +284,8 @@ SECTIONS = (
         draw_reliability,
         read_reliability,
         {
-            "reliability": (
-                ORDER,
-                Column("reliability", "ratio Var[Φ reli] / Var[Φ]", number),
-                Column("fit", "fit Var[gψ] / Var[Φ]", number),
-                Column("shrinkage", "shrinkage Var[gψ_R] / Var[gψ]", number),
-                Column("component_ratio", "Var[c reli] / Var[c]", number),
-                Column("above_one", "above 1", _yes),
-                Column("reliable_share", "Var[c reli] / Var[f]", percent),
-                Column("unreliable_share", "Var[c − c reli] / Var[f]", percent),
-            ),
-            "decodability": (
-                Column("quantity", "quantity"),
-                ORDER,
-                Column("decodability", "decodability", percent),
-                Column("floor", "floor (untrained net)", percent),
-            ),
+            "reliability": (ORDER, *columns("reliability")),
+            "decodability": (Column("quantity", "quantity"), ORDER, *columns("decodability", "reliability")),
         },
         needs=any,
         flags=above_one,
@@ -320,14 +298,7 @@ SECTIONS = (
         "φ: each component's part in lowering the loss, in nats",
         draw_shapley,
         read_shapley,
-        {
-            "effectiveness": (
-                ORDER,
-                Column("shapley_train", "φ on seen images", number),
-                Column("shapley_test", "φ on test images", number),
-                Column("shapley_overfit", "φ(seen) − φ(test)", number),
-            )
-        },
+        {"effectiveness": (ORDER, *columns("effectiveness", "shapley"))},
         paper=PAPER["shapley"],
     ),
     Section(
@@ -353,7 +324,7 @@ SECTIONS = (
         "φ(seen) / √Var[c], nats per unit of feature",
         draw_effectiveness,
         read_effectiveness,
-        {"effectiveness": (ORDER, Column("effectiveness", "effectiveness φ / √Var[c]", number))},
+        {"effectiveness": (ORDER, *columns("effectiveness"))},
         paper=PAPER["effectiveness"],
     ),
     Section(
@@ -362,13 +333,7 @@ SECTIONS = (
         "1 − φ(test) / φ(seen)",
         draw_overfitting,
         read_overfitting,
-        {
-            "effectiveness": (
-                ORDER,
-                Column("overfitting", "over-fitting level", percent),
-                Column("overfitting_stable", "stable", _yes),
-            )
-        },
+        {"effectiveness": (ORDER, *columns("effectiveness", "overfitting"))},
         flags=unstable_overfitting,
         paper=PAPER["overfitting"],
     ),
@@ -379,15 +344,10 @@ SECTIONS = (
         draw_substitution,
         lambda frames: read_substitution(frames, best_order(frames)),
         {
-            "substitution": (
-                ORDER,
-                Column("substituted_accuracy", "test accuracy with Φ", percent),
-                Column("substituted_loss", "test loss with Φ (nats)", number),
-                Column("validation_accuracy", "validation accuracy with Φ", percent),
-            ),
+            "substitution": (ORDER, *columns("substitution")),
             "substitution_splits": (
                 Column("split", "split"),
-                Column("rows", "images", _integer),
+                Column("rows", "images", integer),
                 Column("accuracy", "accuracy with f", percent),
                 Column("loss", "loss with f (nats)", number),
             ),
@@ -424,18 +384,4 @@ SECTIONS = (
     ),
 )
 
-
-_KNOWN = {column.name: column for part in SECTIONS for columns in part.tables.values() for column in columns}
-
-
-COMPARED = tuple(
-    _KNOWN[name]
-    for name in (
-        "order",
-        "significance",
-        "reliability",
-        "effectiveness",
-        "overfitting",
-        "substituted_accuracy",
-    )
-)
+BESIDE = (ORDER, *(Column(metric.source, metric.heading, metric.show) for metric in METRICS if metric.beside))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from featcx_core.metrics import METRICS, integer
 from featcx_core.report.figure_files import FigureFunction
 from featcx_core.report.tables import Column
 from featcx_core.wording import Frames
@@ -39,20 +40,18 @@ class Section:
     optional: bool = False
 
 
-def _integer(value: Any) -> str:
-    return f"{int(value):,}"
-
-
 def _order(value: Any) -> str:
-    return _integer(value) if value else "–"
+    return integer(value) if value else "–"
 
 
 def _size(value: Any) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
-def _yes(value: Any) -> str:
-    return "yes" if value else "no"
-
-
 ORDER = Column("order", "order", _order)
+
+
+def columns(frame: str, section: str = "") -> tuple[Column, ...]:
+    """The columns of a frame's metrics in a section, whose name is the frame's own where none is given."""
+    own = [metric for metric in METRICS if (metric.frame, metric.section or metric.frame) == (frame, section or frame)]
+    return tuple(Column(metric.source, metric.heading, metric.show) for metric in own if metric.heading)

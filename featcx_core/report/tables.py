@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from featcx_core.metrics import METRICS
 from featcx_core.wording import Frames, Row, with_interval
 
 
@@ -73,7 +74,7 @@ def compare(analyses: Mapping[str, Frames], columns: Sequence[Column]) -> Table 
     parts = []
     for network, frames in analyses.items():
         joined = pd.DataFrame({"order": pd.Series(dtype=int)})
-        for name in ("significance", "reliability", "effectiveness", "substitution"):
+        for name in dict.fromkeys(metric.frame for metric in METRICS if metric.beside):
             if name in frames:
                 fresh = [column for column in frames[name] if column not in joined]
                 joined = joined.merge(frames[name][["order", *fresh]], on="order", how="outer")

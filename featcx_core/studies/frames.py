@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from featcx_core.errors import InputError
+from featcx_core.metrics import METRICS, yes
 from featcx_core.studies import measures
 from featcx_core.studies.claims import assess
 from featcx_core.studies.measures import spread
@@ -19,20 +20,17 @@ IDENTITY = ("target", "arch", "samples", "seed", "order")
 SCORES = ("train_accuracy", "test_accuracy", "train_loss", "test_loss", "feature_variance")
 TARGET = ("depth", *SCORES, "chosen_order", "gain", "gain_low", "gain_high")
 BY_ORDER = {
-    "significance": ("significance", "residual"),
-    "reliability": ("reliability", "fit", "shrinkage"),
-    "decodability": ("decodability", "decodability_floor"),
-    "effectiveness": ("effectiveness",),
-    "overfitting": ("overfitting", "shapley_train"),
+    section: tuple(metric.name for metric in METRICS if metric.sweep == section)
+    for section in dict.fromkeys(metric.sweep for metric in METRICS if metric.sweep)
 }
-WITH_INTERVAL = ("significance", "effectiveness", "overfitting", "decodability")
+BY_ORDER["overfitting"] += ("shapley_train",)  # whose sign says whether the ratio has a reading
+TOLD = [metric for metric in METRICS if metric.told]
 VALUES = (
     *TARGET,
-    *("blocks", "shapley_overfit", "substituted_accuracy", "reliable_share", "unreliable_share"),
-    *(name for names in BY_ORDER.values() for name in names),
-    *(f"{name}_{end}" for name in WITH_INTERVAL for end in ("low", "high")),
+    *(metric.name for metric in TOLD if metric.show is not yes),
+    *(f"{metric.name}_{end}" for metric in TOLD if metric.interval for end in ("low", "high")),
 )
-FLAGS = ("residual_rises", "overfitting_stable", "chosen")
+FLAGS = (*(metric.name for metric in TOLD if metric.show is yes), "chosen")
 PERFORMANCE = {"test_accuracy": "test accuracy", "test_loss": "test loss"}
 MODELS = {
     "shares": "reliable and unreliable shares",

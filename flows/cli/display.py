@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from featcx_core.metrics import METRICS
 from tasks.env import Env
 from tasks.progress import Note, read_notes
 
@@ -102,16 +103,8 @@ def summary_table(results: dict[str, Any]) -> Table:
         caption=Text(LEGEND, "dim"),
         caption_justify="left",
     )
-    columns = {
-        "order": ("order", "d"),
-        "significance": ("signif.", ".3f"),
-        "residual": ("residual", ".3f"),
-        "reliability": ("reliab.", ".2f"),
-        "decodability": ("decod.", ".2f"),
-        "effectiveness": ("effect.", ".4f"),
-        "overfitting": ("overfit", ".2f"),
-        "substituted_accuracy": ("acc. Φ", ".1%"),
-    }
+    shown = {metric.name: (metric.short, metric.form) for metric in METRICS if metric.short}
+    columns = {"order": ("order", "d")} | shown
     for heading, _ in columns.values():
         table.add_column(heading, justify="right")
     for row in results["orders"]:

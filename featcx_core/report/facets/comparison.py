@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from featcx_core.analysis.comparison import METRICS, NAMES, changes
+from featcx_core.analysis.comparison import COMPARED, changes
 from featcx_core.report.canvas import LIGHT, SMALL, TEXT, Theme, finish, foot_line, level, order_axis, panels, points
 from featcx_core.wording import (
     Frames,
@@ -20,7 +20,7 @@ MARKERS = ("o", "s", "^", "D")
 def draw_comparison(frames: Frames, theme: Theme = LIGHT, coverage: float | None = None) -> Figure:
     """Differences from the original with intervals, a panel a metric; filled where the adjusted p is below 0.05."""
     frame = frames["comparison"]
-    metrics = [metric for metric in METRICS if (frame["metric"] == metric).any()]
+    metrics = [metric for metric in COMPARED if (frame["metric"] == metric).any()]
     rows = -(-len(metrics) // 2)
     figure, axes = panels(theme, rows, 2, width=8.6, height=2.6 * rows + 1.1)
     for axis, metric in zip(axes, metrics, strict=False):
@@ -28,7 +28,7 @@ def draw_comparison(frames: Frames, theme: Theme = LIGHT, coverage: float | None
         orders = sorted(own["order"].unique())
         x = order_axis(axis, theme, orders, "variant − original", xlabel=metric in metrics[-2:])
         level(axis, theme, 0)
-        axis.set_title(NAMES[metric], loc="left", fontsize=TEXT, color=theme.ink)
+        axis.set_title(COMPARED[metric].noun, loc="left", fontsize=TEXT, color=theme.ink)
         for i, variant in enumerate(own["variant"].unique()):
             part = own[own["variant"] == variant].sort_values("order")
             place, clear = x + (i - 1) * 0.16, (part["p_holm"] < LEVEL).to_numpy(bool)

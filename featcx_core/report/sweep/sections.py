@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from featcx_core.metrics import METRICS
 from featcx_core.report.figure_files import FigureFunction
 from featcx_core.report.section import ORDER, Section
 from featcx_core.report.sweep import claim_figures, claim_readings, figures, readings
@@ -39,33 +40,16 @@ SEED, SEEDS = Column("seed", "seed", str), Column("seeds", "seeds", _count)
 
 def _by_order(name: str, title: str, about: str, label: str, noun: str, paper: str, **more: Any) -> Section:
     """A metric by order, a line a size."""
-    show = number if name in ("reliability", "effectiveness") else percent
-    columns = {
-        "significance": (
-            Ranged("significance", "significance Var[c] / Var[f]", percent),
-            Ranged("residual", "residual Var[f − Φ] / Var[f]", percent),
-        ),
-        "reliability": (
-            Ranged("reliability", "ratio Var[Φ reli] / Var[Φ]", number),
-            Ranged("fit", "fit Var[gψ] / Var[Φ]", number),
-            Ranged("shrinkage", "shrinkage Var[gψ_R] / Var[gψ]", number),
-        ),
-        "decodability": (
-            Ranged("decodability", "decodability", percent),
-            Ranged("decodability_floor", "floor (untrained net)", percent),
-        ),
-        "effectiveness": (Ranged("effectiveness", "effectiveness φ / √Var[c]", number),),
-        "overfitting": (
-            Ranged("overfitting", "over-fitting level", percent),
-            Column("unstable", "unstable values", _count),
-        ),
-    }[name]
+    own = [metric for metric in METRICS if metric.sweep == name]
+    columns: list[Column] = [Ranged(metric.name, metric.heading, metric.show) for metric in own]
+    if name == "overfitting":
+        columns.append(Column("unstable", "unstable values", _count))
     return Section(
         name,
         title,
         about,
         functools.partial(figures.by_order, name=name, label=label),
-        more.pop("reading", functools.partial(readings.over_sizes, name=name, noun=noun, show=show)),
+        more.pop("reading", functools.partial(readings.over_sizes, name=name, noun=noun, show=own[0].show)),
         {name: (GROUP, SAMPLES, ORDER, *columns, SEEDS)},
         wide=True,
         paper=paper,

@@ -9,14 +9,14 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from featcx_core.analysis.comparison import METRICS, Measured, changes, compare_networks, holm
+from featcx_core.analysis.comparison import COMPARED, Measured, changes, compare_networks, holm
 from featcx_core.analysis.substitution import paired_gain
 from featcx_core.errors import InputError
 from featcx_core.report.facets.comparison import read_comparison
 
 
 def network(
-    shift: float = 0.0, seed: int = 0, orders: tuple[int, ...] = (4, 7), metrics: tuple[str, ...] = METRICS
+    shift: float = 0.0, seed: int = 0, orders: tuple[int, ...] = (4, 7), metrics: tuple[str, ...] = tuple(COMPARED)
 ) -> Measured:
     rng = torch.Generator().manual_seed(seed)
     draws = {m: torch.randn(500, len(orders), generator=rng, dtype=torch.float64) + shift for m in metrics}
@@ -55,7 +55,7 @@ def test_a_ratio_without_a_reading_gets_no_p_and_does_not_count():
     variant.draws["overfitting"][:, 1] = np.nan
     frame = compare_networks(network(), {"v": variant}, 0.95).set_index(["metric", "order"])
     assert np.isnan(frame.loc[("overfitting", 7), "p_holm"])
-    assert (frame.adjusted_over == 2 * len(METRICS) - 1).all()
+    assert (frame.adjusted_over == 2 * len(COMPARED) - 1).all()
 
 
 def test_other_orders_are_refused_and_missing_metrics_left_out():
