@@ -91,7 +91,7 @@ def deployed(
 
     Args:
         filled: makes a spec of the form's fields, which are name = (type, default, description).
-        title: of the spec and the fields, where the flow's own title would not tell enough.
+        title: of a run in the list of runs, given spec and fields, where the flow's own would not tell enough.
     """
 
     def ready(**given: Any) -> S:
@@ -99,13 +99,11 @@ def deployed(
         job.check(spec, given_store())
         return spec
 
-    def titled(spec: S, given: dict[str, Any]) -> str:
-        return title(spec, **given) if title else job.title(spec)
-
     def run_name() -> str:
         given = dict(flow_run.parameters)
         try:
-            return titled(filled(**given), given)
+            spec = filled(**given)
+            return title(spec, **given) if title else job.title(spec)
         except InputError:
             return str(filled_in(given.get("preset", job.name)))  # while the parameters do not make a run
 
@@ -114,7 +112,7 @@ def deployed(
 
         def body() -> str | None:
             spec = ready(**given)
-            return failures(job.within(spec, new_env(spec, given_store(), shown=True), titled(spec, given)))
+            return failures(job.within(spec, new_env(spec, given_store(), shown=True), job.title(spec)))
 
         return answered(body)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,3 +96,22 @@ def test_workers_have_the_same_deployments() -> None:
         NIGHTLY.timezone,
         NIGHTLY.active,
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "called"),
+    [
+        ("analyze", {"preset": "digits", "settings": {"target": {"samples": 100}}}, "resnet8-n100-s0"),
+        ("sweep", {"preset": "digits", "settings": {}, "sizes": [50, 100]}, "digits resnet8-n50+100-s0 (2 targets)"),
+        ("sweep", {"preset": "digits", "settings": {}, "sizes": [50, 50]}, "digits"),
+        ("task-complexity", {"preset": "digits", "settings": {"complexity": {"depths": [0, 2, 3]}}}, "digits-3x5"),
+        ("compare", {"a": "", "b": ""}, "compare"),
+    ],
+)
+def test_a_run_is_called_what_it_does(
+    monkeypatch: pytest.MonkeyPatch, name: str, given: dict[str, Any], called: str
+) -> None:
+    monkeypatch.setattr(deployments, "flow_run", SimpleNamespace(parameters=given))
+    run_name = FLOWS[name].flow_run_name
+    assert callable(run_name)
+    assert run_name() == called
