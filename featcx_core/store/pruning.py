@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 import time
 import uuid
@@ -23,29 +24,38 @@ def superfluous(store: Store, keep_last: int | None, max_megabytes: float | None
 
     Args:
         keep_last: keep this many newest reports and all that they were made from; None keeps every artifact on this count.
-        max_megabytes: beyond that, keep only the newest artifacts up to this size.
+        max_megabytes: keep only the newest artifacts up to this size; beside `keep_last` fewer reports, at least one, each
+            still with all that it was made from.
 
     Raises:
         InputError: for negative limits.
     """
     if (keep_last or 0) < 0 or (max_megabytes or 0) < 0:
         raise InputError("--keep-last and --max-size cannot be negative; give 0 or more.")
-    manifests = store.manifests()
-    kept = {_path(m) for m in manifests}
+    manifests, room = store.manifests(), float("inf") if max_megabytes is None else max_megabytes * 1e6
     if keep_last is not None:
-        reports = [m for m in manifests if m["stage"] in REPORTS]
-        newest = [_ref(m) for m in reports[len(reports) - min(keep_last, len(reports)) :]]
-        kept = {_path(m) for m in store.lineage(newest)}
-    if max_megabytes is not None:
-        room = max_megabytes * 1e6
-        for m in reversed(manifests):
-            if _path(m) in kept:
-                room -= sum(entry["bytes"] for entry in m["files"].values())
-                if room < 0:
-                    kept.discard(_path(m))
+        kept = set(_reports_within(store, [m for m in manifests if m["stage"] in REPORTS], keep_last, room))
+    else:
+        sizes = itertools.accumulate(map(_size, reversed(manifests)))
+        kept = {_path(m) for m, size in zip(reversed(manifests), sizes, strict=True) if size <= room}
     live = [_ref(m) for m in manifests if _noted(store, m)]
     kept |= {_path(m) for m in store.lineage(live)}
     return [m for m in manifests if _path(m) not in kept]
+
+
+def _reports_within(store: Store, reports: list[Manifest], count: int, room: float) -> dict[str, int]:
+    """Sizes of the newest reports, at most `count`, and of what they were made from; fewer, but not none, beyond `room`."""
+    kept: dict[str, int] = {}
+    for report in list(reversed(reports))[:count]:
+        whole = kept | {_path(m): _size(m) for m in store.lineage([_ref(report)])}
+        if kept and sum(whole.values()) > room:
+            break
+        kept = whole
+    return kept
+
+
+def _size(manifest: Manifest) -> int:
+    return sum(entry["bytes"] for entry in manifest["files"].values())
 
 
 def left_over(store: Store, older_than: float = 3600.0) -> list[Path]:

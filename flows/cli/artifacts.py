@@ -73,7 +73,12 @@ def verify_artifacts(store: Store = STORE, json: Json = None, debug: Debug = Fal
 def prune_artifacts(
     store: Store = STORE,
     keep_last: Annotated[int | None, typer.Option(help="Keep the newest reports and what they were made from.")] = None,
-    max_size: Annotated[float | None, typer.Option(help="Keep the newest artifacts up to so many megabytes.")] = None,
+    max_size: Annotated[
+        float | None,
+        typer.Option(
+            help="Keep the newest artifacts up to so many megabytes; with --keep-last of whole reports, at least one."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option(help="Only say what would go.")] = False,
     debug: Debug = False,
 ) -> None:

@@ -59,6 +59,14 @@ def test_size_keeps_the_newest(store):
         superfluous(store, -1, None)
 
 
+def test_size_takes_whole_reports_never_an_input_of_one_that_stays(store):
+    """Two reports with their two targets and the data: 1 kB each."""
+    assert stages(superfluous(store, 2, 0.005)) == []
+    for megabytes in (0.0049, 0.003, 0.001, 0.0):
+        assert sorted(stages(superfluous(store, 2, megabytes))) == [("report", "3"), ("target", "1")]
+    assert len(superfluous(store, 0, 1.0)) == 5
+
+
 def test_removed_is_gone_and_the_rest_is_whole(store):
     going = superfluous(store, 1, None)
     with store.lock("target", "1" * 64):  # somebody uses it
