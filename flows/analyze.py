@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from featcx_core.specs import RunSpec
@@ -11,10 +12,10 @@ from flows.job import Job
 from flows.recipes import Recipe, Submit, notes, whole_run
 from flows.results import network_results
 from flows.running.preflight import check, numerics_for
-from flows.running.submitting import Submitter, settled
+from flows.running.submitting import Submitter, finished, settled
 from flows.showing import show_analysis
 from tasks.env import Env
-from tasks.progress import counts
+from tasks.progress import counts, tell_first
 
 Refs = dict[str, dict[str, ArtifactRef | None]]
 
@@ -26,14 +27,22 @@ def stages(submit: Submit, spec: RunSpec) -> Recipe:
 
 def run_analysis(spec: RunSpec, env: Env) -> dict[str, Any]:
     """The body of the flow; whatever the store holds is not computed again."""
-    submit, place = Submitter(env), Store(env.store)
+    began, submit, place = time.monotonic(), Submitter(env), Store(env.store)
     recipe = stages(submit, spec)
+
+    def found(of: Recipe) -> dict[str, Any]:
+        refs = {
+            name: {stage: None if node is None else node.result() for stage, node in nodes.items()}
+            for name, nodes in of.networks.items()
+        }
+        return analysed(spec, place, refs, of.report.result(), {"stages": counts(env.store, env.run)})
+
+    if recipe.first is not None:
+        finished([recipe.first.report])
+        if recipe.first.report.state.is_completed():
+            tell_first(env, found(recipe.first) | {"seconds": round(time.monotonic() - began, 2)})
     settled(submit.futures)
-    refs = {
-        name: {stage: None if node is None else node.result() for stage, node in nodes.items()}
-        for name, nodes in recipe.networks.items()
-    }
-    return analysed(spec, place, refs, recipe.report.result(), {"stages": counts(env.store, env.run)})
+    return found(recipe)
 
 
 def analysed(spec: RunSpec, place: Store, refs: Refs, report: ArtifactRef, effort: dict[str, Any]) -> dict[str, Any]:

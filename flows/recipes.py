@@ -260,28 +260,45 @@ def analyse_target(
 class Recipe(NamedTuple):
     """Everything one run does: each analysed network's artifacts by stage, and the report on all.
 
-    The target's artifacts also hold `control` and `comparison`, where they apply.
+    The target's artifacts also hold `control` and `comparison`, where they apply. `first` is what there is of the target
+    alone, with a report of its own, long before variants and control.
     """
 
     networks: dict[str, dict[str, Node | None]]
     report: Node
+    first: Recipe | None = None
 
 
 def whole_run(submit: Submit, spec: RunSpec, numerics: Numerics) -> Recipe:
-    """The DAG of one run."""
+    """The DAG of one run, in the order in which a reader wants it: of stages that wait for a device, the first goes ahead."""
     data = data_set(submit, spec)
-    exemplary = exemplary_nets(submit, spec, data, numerics) if spec.reliability.enabled else None
     target = target_net(submit, spec, data, numerics)
-    nets = {"target": target} | variant_nets(submit, spec, data, target, exemplary, numerics)
-    networks = {
-        name: analyse_target(submit, spec, data, net, exemplary, numerics, "" if name == "target" else name)._asdict()
-        for name, net in nets.items()
-    }
-    comparison = submit(compare.comparison, networks=networks, settings=spec.analysis) if len(nets) > 1 else None
+    exemplary = exemplary_nets(submit, spec, data, numerics) if spec.reliability.enabled else None
+    networks = {"target": analyse_target(submit, spec, data, target, exemplary, numerics)._asdict()}
+    more = wanted_besides(spec)
+    first = Recipe(networks, report(submit, spec, networks, {"to come": f"To come: {more}."})) if more else None
+    for name, net in variant_nets(submit, spec, data, target, exemplary, numerics).items():
+        networks = networks | {name: analyse_target(submit, spec, data, net, exemplary, numerics, name)._asdict()}
     alone = control(submit, spec, data, target, numerics) if spec.substitution.control else None
+    comparison = submit(compare.comparison, networks=networks, settings=spec.analysis) if len(networks) > 1 else None
     networks = networks | {"target": networks["target"] | {"comparison": comparison, "control": alone}}
-    report = submit(present.report, networks=networks, spec=told(spec, {"complexity"}), notes=notes(spec))
-    return Recipe(networks, report)
+    return Recipe(networks, report(submit, spec, networks), first)
+
+
+def report(submit: Submit, spec: RunSpec, networks: dict[str, dict[str, Node | None]], told_too: Any = ()) -> Node:
+    """The page on these networks."""
+    return submit(
+        present.report, networks=networks, spec=told(spec, {"complexity"}), notes=notes(spec) | dict(told_too)
+    )
+
+
+def wanted_besides(spec: RunSpec) -> str:
+    """What is analysed besides the target: 'pruned, quantised, control'; empty for nothing."""
+    names = ("distilled", "pruned", "quantised")
+    there = [name for name in names if getattr(spec.variants, name) is not None]
+    if not spec.reliability.enabled and "distilled" in there:
+        there.remove("distilled")
+    return ", ".join([*there, *(["control"] if spec.substitution.control else [])])
 
 
 def whole_sweep(submit: Submit, points: Mapping[str, tuple[RunSpec, Numerics]]) -> dict[str, Recipe]:

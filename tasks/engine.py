@@ -208,7 +208,7 @@ def execute(stage: Stage, arguments: dict[str, Any], env: Env) -> ArtifactRef:
         if found is not None:
             progress.finish(computed=False)
             return found
-        held = stack.enter_context(lease(env.device, env.threads, env.exclusive)) if stage.computes else None
+        held = stack.enter_context(lease(env)) if stage.computes else None
         progress.note("running")
         try:
             ref = store.publish(

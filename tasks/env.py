@@ -14,6 +14,7 @@ class Env(BaseModel):
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads of each stage.
         checkpoint_seconds: how often a training saves itself.
+        turn: the stage's place in the recipe; of stages that wait for a device the first goes ahead.
         scope: which of the run's networks a stage belongs to, for the reader.
         exclusive: lease a device before computing; false where Ray has placed the task on one already.
         shown: leave progress, tables and pictures as artifacts in Prefect's UI.
@@ -27,5 +28,6 @@ class Env(BaseModel):
     threads: int = 1
     exclusive: bool = True
     checkpoint_seconds: float = 20.0
+    turn: int = 0
     scope: str = ""
     shown: bool = False

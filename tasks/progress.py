@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from tasks.env import Env
 
 
+FIRST = "first.results"
+
+
 class Note(NamedTuple):
     """What a stage last said of itself.
 
@@ -50,6 +53,21 @@ def read_notes(store: str | Path, run: str) -> list[Note]:
         except (OSError, ValueError, TypeError):
             continue
     return sorted(found, key=lambda note: note.since)
+
+
+def tell_first(env: Env, results: dict[str, Any]) -> None:
+    """Leaves what a run has found of its target alone, in the form of `--json`, for whoever shows it."""
+    folder = notes_folder(env.store, env.run)
+    folder.mkdir(parents=True, exist_ok=True)
+    fresh = folder / f"{FIRST}.{os.getpid()}"
+    fresh.write_text(json.dumps(results))
+    fresh.rename(folder / FIRST)
+
+
+def first_results(env: Env) -> dict[str, Any] | None:
+    """What `tell_first` left; None before."""
+    path = notes_folder(env.store, env.run) / FIRST
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 class Progress:

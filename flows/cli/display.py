@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -15,13 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from featcx_core.metrics import METRICS
+from flows.cli.terminal import print_table
 from tasks.env import Env
-from tasks.progress import Note, read_notes
+from tasks.progress import Note, first_results, read_notes
 
 if TYPE_CHECKING:
     from featcx_core.studies.prediction import Prediction
     from tasks.env import Env
 
+ShowFirst = Callable[[dict[str, Any]], None]
 MARKS = {"computed": ("✓", "green"), "cached": ("✓ Cached", "cyan"), "failed": ("✗", "red"), "running": ("…", "yellow")}
 LEGEND = (
     "signif. = Var[c] / Var[f], residual = Var[f − Φ] / Var[f], over the pool; acc. Φ: the head's accuracy on Φ in "
@@ -30,33 +32,40 @@ LEGEND = (
 
 
 @contextlib.contextmanager
-def live_display(env: Env, stages: int, console: Console) -> Iterator[None]:
-    """Shows what the run's stages say of themselves until the block ends; one line a stage where there is no terminal."""
-    began, told = time.monotonic(), set[tuple[str, float]]()
-    if console.is_terminal:
-        with Live(console=console, refresh_per_second=4, get_renderable=lambda: _picture(env, stages, began)):
-            yield
-        return
-    done = threading.Event()
+def live_display(
+    env: Env, stages: int, console: Console, show_first: ShowFirst = lambda results: None
+) -> Iterator[None]:
+    """Shows what the run's stages say of themselves until the block ends; one line a stage where there is no terminal.
 
-    def print_lines() -> None:
-        last = False
+    `show_first` is called with what the run has found of its target alone, once that is there.
+    """
+    began, told, done = time.monotonic(), set[tuple[str, float]](), threading.Event()
+    live = Live(console=console, refresh_per_second=4, get_renderable=lambda: _picture(env, stages, began))
+
+    def lines() -> None:
+        for note in read_notes(env.store, env.run):
+            if note.state in ("computed", "cached", "failed") and (note.label, note.since) not in told:
+                told.add((note.label, note.since))
+                console.print(f"{note.label}: {note.state} {note.seconds:.1f} s {note.text}".rstrip(), highlight=False)
+
+    def watch() -> None:
+        last = shown = False
         while not last:
             last = done.wait(0.5)
-            for note in read_notes(env.store, env.run):
-                if note.state in ("computed", "cached", "failed") and (note.label, note.since) not in told:
-                    told.add((note.label, note.since))
-                    console.print(
-                        f"{note.label}: {note.state} {note.seconds:.1f} s {note.text}".rstrip(), highlight=False
-                    )
+            if not console.is_terminal:
+                lines()
+            if not (shown or last) and (results := first_results(env)) is not None:
+                shown = True
+                show_first(results)
 
-    printer = threading.Thread(target=print_lines, daemon=True)
-    printer.start()
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     try:
-        yield
+        with live if console.is_terminal else contextlib.nullcontext():
+            yield
     finally:
         done.set()
-        printer.join()
+        watcher.join()
 
 
 def _picture(env: Env, stages: int, began: float) -> Group:
@@ -114,6 +123,19 @@ def summary_table(results: dict[str, Any]) -> Table:
         }
         table.add_row(*(_cell(row[name], form) + marks.get(name, "") for name, (_, form) in columns.items()))
     return table
+
+
+def show_run(console: Console, results: dict[str, Any], report: str) -> None:
+    """The table of one analysed target, its accuracies, what it took, and where its report lies."""
+    spec, target, stages = results["spec"]["target"], results["target"], results["stages"]
+    print_table(console, summary_table(results))
+    console.print(
+        f"{spec['net']}, n = {spec['samples']}: test accuracy {target['test_accuracy']:.1%}, "
+        f"train {target['train_accuracy']:.1%}. {stages['run']} stages computed, {stages['cached']} Cached, "
+        f"{results['seconds']:.0f} s.",
+        highlight=False,
+    )
+    console.print(f"{report}: {results['report']}", highlight=False, soft_wrap=True)
 
 
 def sweep_table(results: dict[str, Any]) -> Table:

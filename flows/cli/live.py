@@ -13,11 +13,18 @@ if TYPE_CHECKING:
     from flows.job import Job, S
 
 
-def carried_out(console: Console, store: Path, debug: bool, ready: Callable[[], tuple[Job[S], S]]) -> dict[str, Any]:
+def carried_out(
+    console: Console,
+    store: Path,
+    debug: bool,
+    ready: Callable[[], tuple[Job[S], S]],
+    show_first: Callable[[dict[str, Any]], None] = lambda results: None,
+) -> dict[str, Any]:
     """The results of a flow, whose stages are shown while it runs.
 
     Args:
         ready: imports the flow and makes its spec, while the workflow server starts.
+        show_first: called with what a run has found of its target alone, long before the rest.
     """
     from flows.running.embedded import PrefectServer, prepare_environment, reporting_to
     from flows.running.preflight import check_store
@@ -37,5 +44,5 @@ def carried_out(console: Console, store: Path, debug: bool, ready: Callable[[], 
         count = count_stages(lambda submit: job.stages(submit, spec))
         env, url = new_env(spec, store, shown=server.own is not None), server.url()
         starting.close()
-        with reporting_to(url), live_display(env, count, console):
+        with reporting_to(url), live_display(env, count, console, show_first):
             return job(spec, store, env)

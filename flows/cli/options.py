@@ -37,6 +37,9 @@ Config = Annotated[Path | None, typer.Option("--config", help="TOML file that ch
 Set = Annotated[list[str] | None, typer.Option("--set", help="path.to.field=value; may be given again.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 Runner = Annotated[str | None, typer.Option("--runner", help="threads, processes or ray.")]
+Open = Annotated[
+    bool, typer.Option("--open", help="Show the report in the browser, first as soon as the target has one.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")]
 Sizes = Annotated[str | None, typer.Option("--sizes", help="Training images of the targets: 200,500.")]
 Archs = Annotated[str | None, typer.Option("--archs", help="Architectures of the targets: resnet8,resnet20.")]
@@ -52,6 +55,14 @@ def write_json(path: Path | None, value: Any) -> None:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def show_page(path: str | Path) -> None:
+    """A page of this machine in the user's browser."""
+    import webbrowser
+
+    if not webbrowser.open(Path(path).as_uri()):
+        print(f"featcx: there is no browser here to show {path}.", file=sys.stderr)
 
 
 def overridden(set_: list[str] | None, **runtime: str | None) -> list[str]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flows.cli import options
 from flows.cli.live import carried_out
-from flows.cli.terminal import print_table
 
 if TYPE_CHECKING:
     from featcx_core.specs import RunSpec
@@ -21,6 +20,7 @@ def run(
     device: options.Device = None,
     runner: options.Runner = None,
     json: options.Json = None,
+    open_: options.Open = False,
     debug: options.Debug = False,
 ) -> None:
     """Analyses one target end to end: trains, disentangles, takes its feature apart, reports."""
@@ -36,16 +36,13 @@ def run(
 
             return analyze, spec
 
-        results = carried_out(console, store, debug, ready)
-        from flows.cli.display import summary_table
+        def show(found: dict[str, Any], report: str = "Report so far, variants and control to come") -> None:
+            from flows.cli.display import show_run
 
-        target, stages = results["target"], results["stages"]
-        print_table(console, summary_table(results))
-        console.print(
-            f"{spec.target.net}, n = {spec.target.samples}: test accuracy {target['test_accuracy']:.1%}, "
-            f"train {target['train_accuracy']:.1%}. {stages['run']} stages computed, {stages['cached']} Cached, "
-            f"{results['seconds']:.0f} s.",
-            highlight=False,
-        )
-        console.print(f"Report: {results['report']}", highlight=False, soft_wrap=True)
+            show_run(console, found, report)
+            if open_:
+                options.show_page(found["report"])
+
+        results = carried_out(console, store, debug, ready, show)
+        show(results, "Report")
         options.write_json(json, results)

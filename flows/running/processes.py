@@ -9,12 +9,15 @@ import os
 import signal
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing import forkserver
 from typing import Any, Self
 from unittest.mock import patch
 
 from prefect.task_runners import ProcessPoolTaskRunner
+from prefect.utilities.engine import resolve_inputs_sync
+
+from tasks.devices import Turns
 
 # What takes seconds to import: torch._dynamo comes with the first optimiser, the report's module with figures and statistics.
 NEEDED = ["torch._dynamo", "prefect.task_engine", "featcx_core.report.sweep.page", "flows.recipes"]
@@ -29,6 +32,7 @@ class ProcessPool(ProcessPoolTaskRunner):
        where there is a GPU, which a forked process might not reach.
     3. All start at once, and end with the run however it ends. Prefect starts one when a stage finds none idle, and a run
        that is killed leaves them behind.
+    4. A stage goes to the processes when one is free, the first in the recipe first. Prefect queues them as they come.
 
     It reaches for attributes that Prefect and Python keep to themselves (`_resolver_executor`, `_executor`, `_mp_context`).
     """
@@ -39,12 +43,24 @@ class ProcessPool(ProcessPoolTaskRunner):
             self._initializer = get_ready
         super().__enter__()
         self._resolver_executor = ThreadPoolExecutor(max_workers=10_000)
+        self._turns = Turns(self._max_workers)
         if first and self._executor is not None:
             if can_fork():
                 self._executor._mp_context = forking_context()
             for _ in range(self._max_workers):
                 self._executor.submit(os.getpid)
         return self
+
+    def _resolve_futures_and_submit(self, *given: Any, **submitted: Any) -> Future[bytes]:
+        submitted["parameters"] = resolve_inputs_sync(submitted["parameters"], return_data=True, max_depth=-1)
+        give_back = self._turns.take(submitted["parameters"]["env"].turn)
+        try:
+            future = super()._resolve_futures_and_submit(*given, **submitted)
+        except BaseException:
+            give_back()
+            raise
+        future.add_done_callback(lambda _: give_back())
+        return future
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)

@@ -67,7 +67,7 @@ class Submitter:
         self.inputs: dict[int, list[PrefectFuture[ArtifactRef]]] = {}
 
     def __call__(self, stage: Stage, scope: str = "", **arguments: Any) -> PrefectFuture[ArtifactRef]:
-        future = stage.submit(self.env, scope, **arguments)
+        future = stage.submit(self.env.model_copy(update={"turn": len(self.futures)}), scope, **arguments)
         self.futures.append(future)
         self.inputs[id(future)] = list(_futures(arguments))
         return future
