@@ -17,17 +17,18 @@ from flows.cli.plan import plan
 from flows.cli.predict import predict
 from flows.cli.run import run
 from flows.cli.serve import serve
+from flows.cli.status import open_report, status
 from flows.cli.sweep import sweep
 
 app = typer.Typer(
     name="featcx",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="How complex are the features that a network has learned, and which of them are worth having?",
 )
-for command in (run, sweep, plan, serve, complexity, predict, compare, export):
+for command in (run, sweep, plan, serve, status, complexity, predict, compare, export):
     app.command()(command)
+app.command("open")(open_report)
 app.add_typer(artifacts, name="artifacts")
 app.add_typer(data, name="data")
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # of typer's own click, which newer releases bring

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import STORE, Debug, Json, Store, errors_as_sentences, write_json
+from flows.cli.options import STORE, Debug, Json, Store, errors_as_sentences, wide_console, write_json
 from flows.cli.terminal import print_table
 
 artifacts = typer.Typer(no_args_is_help=True, help="Look at and look after the artifact store.")
@@ -16,13 +16,12 @@ artifacts = typer.Typer(no_args_is_help=True, help="Look at and look after the a
 def list_artifacts(store: Store = STORE, json: Json = None, debug: Debug = False) -> None:
     """One line an artifact, oldest first."""
     with errors_as_sentences(debug):
-        from rich.console import Console
         from rich.table import Table
 
         from featcx_core.store.artifacts import Store as ArtifactStore
 
         manifests = ArtifactStore(store).manifests()
-        table, rows, console = Table("stage"), [], Console()
+        table, rows, console = Table("stage"), [], wide_console()
         for heading in ("key", "size", "computed in", "started"):
             table.add_column(heading, no_wrap=True)
         for m in manifests:

@@ -71,15 +71,33 @@ def live_display(
 def _picture(env: Env, stages: int, began: float) -> Group:
     notes = read_notes(env.store, env.run)
     finished = [note for note in notes if note.state in ("computed", "cached")]
-    rows = Table.grid(padding=(0, 2))
-    for note in [*finished[-6:], *(n for n in notes if n.state in ("running", "failed"))]:
-        mark, colour = MARKS[note.state]
-        seconds = "" if note.state == "cached" else f"{_elapsed(note):.0f} s"
-        rows.add_row(Text(mark, colour), note.label, _bar(note), note.text, seconds, _remaining(note))
     head = f"{len(finished)} of {stages} stages, {time.monotonic() - began:.0f} s"
     if not notes:
         head += ", starting the workflow server"
-    return Group(Text(head, "bold"), rows)
+    following = [note.label for note in notes if note.state == "waiting"]
+    then = Text(f"then {', '.join(following[:3])}{', …' if following[3:] else ''}" if following else "", "dim")
+    return Group(
+        Text(head, "bold"),
+        notes_table([*finished[-6:], *(note for note in notes if note.state in ("running", "failed"))]),
+        then,
+    )
+
+
+def notes_table(notes: list[Note]) -> Table:
+    """A line a stage: its state, how far it is, and what it says of itself."""
+    rows = Table.grid(padding=(0, 2))
+    for note in notes:
+        mark, colour = MARKS[note.state]
+        seconds = "" if note.state == "cached" else f"{_elapsed(note):.0f} s"
+        rows.add_row(Text(mark, colour), note.label, _bar(note), note.text, seconds, _remaining(note))
+    return rows
+
+
+def counted(notes: list[Note]) -> str:
+    """'12 computed, 3 cached, 2 running, 4 waiting'."""
+    states = [note.state for note in notes]
+    there = [f"{states.count(s)} {s}" for s in ("computed", "cached", "running", "waiting", "failed") if s in states]
+    return ", ".join(there) or "starting"
 
 
 def _bar(note: Note) -> Progress | str:

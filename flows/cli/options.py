@@ -10,11 +10,14 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from featcx_core.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def _writable(path: Path | None) -> Path | None:
@@ -28,11 +31,19 @@ def _writable(path: Path | None) -> Path | None:
     return path
 
 
+def _presets(incomplete: str) -> list[str]:
+    """For the shell's completion."""
+    there = (Path(__file__).parents[1] / "presets").glob("*.toml")
+    return sorted(path.stem for path in there if path.stem.startswith(incomplete))
+
+
 Store = Annotated[Path, typer.Option("--store", envvar="FEATCX_STORE", help="Folder of the artifact store.")]
 Json = Annotated[
     Path | None, typer.Option("--json", help="Write the results to this file as JSON.", callback=_writable)
 ]
-Preset = Annotated[str, typer.Argument(help="Settings to start from: digits, mnist, cifar10-small, …")]
+Preset = Annotated[
+    str, typer.Argument(help="Settings to start from: digits, mnist, cifar10-small, …", autocompletion=_presets)
+]
 Config = Annotated[Path | None, typer.Option("--config", help="TOML file that changes the preset.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="path.to.field=value; may be given again.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
@@ -48,6 +59,7 @@ Over = Annotated[
     list[str] | None, typer.Option("--over", help="path.to.field=a,b,c sweeps any field; may be given again.")
 ]
 STORE = Path("artifacts")
+PIPE_WIDTH = 240
 
 
 def write_json(path: Path | None, value: Any) -> None:
@@ -55,6 +67,14 @@ def write_json(path: Path | None, value: Any) -> None:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def wide_console() -> Console:
+    """The terminal; a pipe is as wide as a table may be, unless COLUMNS says how wide: who reads it wants whole lines."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=PIPE_WIDTH)
 
 
 def show_page(path: str | Path) -> None:

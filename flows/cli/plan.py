@@ -48,8 +48,6 @@ def plan(
     With --sizes, --archs, --seeds or --over it plans the sweep that `featcx sweep` would run.
     """
     with options.errors_as_sentences(debug):
-        from rich.console import Console
-
         from flows.asked import Asked
         from flows.running.embedded import prepare_environment
 
@@ -62,7 +60,7 @@ def plan(
         changes = options.overridden(set_, device=device, runner=runner)
         spec = Asked(preset, config, changes, sizes, archs, seeds, over or ()).either()
         job_of(spec).check(spec, store)
-        found, console = planned(spec, store, devices, rate, anew), Console()
+        found, console = planned(spec, store, devices, rate, anew), options.wide_console()
         print_table(console, stages_table(found, every))
         console.print(total_line(found), highlight=False)
         options.write_json(json, found.as_dict())
