@@ -181,10 +181,11 @@ def substitution(components: Table, target: Trained, **_: Any) -> Load:
 
 
 def reliability(data: Images, components: Table, trunks: list[Net], settings: Any, **_: Any) -> Load:
-    """A forward pass of every ψ over the pool's rows, its maps, and bootstrap draws."""
-    n, k, d = components.rows["pool"], 3 * components.players + 1, components.elements
+    """A forward pass of every ψ over the pool's rows, and bootstrap draws of what is stored; the maps of both."""
+    n, k, d = components.rows["pool"], 2 * components.players + 1, components.elements
     nets = tuple(forward(net.part("psi"), data.shape, n, 128) for net in trunks)
-    through = Count(2 * 2 * 2.0 * n * components.players * components.shape[0] * d, 40.0 * n * components.players * d)
+    mapped = n + settings.bootstrap
+    through = Count(4.0 * mapped * components.players * components.shape[0] * d, 40.0 * mapped * components.players * d)
     work = (*nets, Work(1, through, "products"), *covariance(n, k, d, settings.bootstrap))
     return bootstrapped(work, n, k, d, settings.bootstrap)
 
@@ -196,13 +197,14 @@ def decodability(
     rows, d, c = components.rows, components.elements, components.shape[0]
     nets, wanted, features = [*exemplary, exemplary[0]], 2 * components.players + 1, [e.shape[0] for e in exemplary]
     e = max(features)
-    passes = tuple(forward(net.feature, data.shape, 2 * rows["pool"] + rows["test"], 125) for net in nets)
-    each = 2.0 * len(nets) * (e * e * d / c + wanted * e * d) + 4.0 * len(nets) * 5 * wanted * c * e
-    fit = Count(rows["pool"] * each, 8.0 * rows["pool"] * len(nets) * wanted * c * e, 60.0 * rows["pool"] / 125)
+    passes = tuple(forward(net.feature, data.shape, rows["pool"] + rows["test"], 125) for net in nets)
+    each = 2.0 * len(nets) * (e * e * d / c + (components.players + 1) * e * d)
+    fit = Count(rows["pool"] * each, 16.0 * rows["pool"] * (components.players + 1) * d, 60.0 * rows["pool"] / 125)
     solves = len(nets) * wanted * (5 * len(ridges) + 1)
     solving = Count(solves * (4 / 3 * e**3 + 8.0 * e * e * c), solves * 8.0 * 6 * e * e, 14 * solves)
-    read = Count(2.0 * rows["test"] * len(nets) * wanted * e * d)
-    k = (len(nets) + 1) * wanted
+    mapped = rows["test"] + settings.bootstrap
+    read = Count(2.0 * mapped * len(nets) * wanted * e * d, 20.0 * mapped * (len(nets) + 1) * wanted * d)
+    k = components.players + 1 + len(nets)
     work = (*passes, Work(1, fit, "products"), Work(1, solving), Work(1, read, "products"))
     return bootstrapped(
         (*work, *covariance(rows["test"], k, d, settings.bootstrap)), rows["test"], k, d, settings.bootstrap

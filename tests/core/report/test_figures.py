@@ -62,6 +62,17 @@ def test_files_are_the_same_each_time_and_refer_to_nothing_outside(name, frames,
         assert set(image.info) == {"dpi"}
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_dark_file_is_what_the_dark_theme_draws(name, frames, tmp_path):
+    """But for the names of marks, which are made of their colours."""
+
+    def anonymous(text):
+        return re.sub(rb"\b[a-z]+[0-9a-f]{10}\b", b"", text)
+
+    picture = save(FIGURES[name], frames, tmp_path, name, 0.95)
+    assert anonymous(picture.dark.read_bytes()) == anonymous(svg(draw(name, frames, DARK)))
+
+
 def test_threads_draw_the_same_as_one_alone_and_leave_matplotlib_as_it_was():
     frames, before = {**measured(), **reliability()}, dict(matplotlib.rcParams)
     alone = [svg(draw(name, frames)) for name in NAMES]
