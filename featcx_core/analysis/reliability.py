@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -13,11 +15,14 @@ from torch import Tensor, nn
 
 from featcx_core.analysis.bootstrap import interval, variances
 from featcx_core.analysis.components import ComponentTable
+from featcx_core.kernels import kernel
 from featcx_core.nets.trunk import Trunk
 from featcx_core.seeds import generator
 from featcx_core.training.checkpoint import Checkpoint, read, write
 
 Forward = Callable[[Tensor], Tensor]
+KERNEL = Path(__file__).with_name("cycle.cpp")
+PASS = 32  # steps of a pass: 2,000 draws in batches of 64, nearly
 
 
 @torch.no_grad()
@@ -85,7 +90,7 @@ def fit_cycle(
         h_k (C, C_k), of Σ's type.
     """
     channels, widest = len(second_moment), max(len(g) for g in maps)
-    sigma, identity = second_moment, torch.eye(channels).to(second_moment)
+    sigma, identity = second_moment.contiguous(), torch.eye(channels).to(second_moment)
     # One tensor for all k: narrower nets are padded with zero rows, whose columns of h get no gradient.
     g = torch.stack([nn.functional.pad(m.to(sigma), (0, 0, 0, widest - len(m))) for m in maps])
     if start is None:
@@ -93,28 +98,47 @@ def fit_cycle(
         start = [(2 * torch.rand(channels, len(m), generator=rng) - 1) * b for m, b in zip(maps, bound, strict=True)]
     h = torch.stack([nn.functional.pad(m.to(sigma), (0, widest - m.shape[1])) for m in start])
     adam, back = _Adam(h), g.mT.contiguous()
-    epochs, first, saved = max(1, round(steps / (32 * rounds))), 0, time.monotonic()
+    epochs, first, saved = max(1, round(steps / (PASS * rounds))), 0, time.monotonic()
     if checkpoint is not None and (found := read(checkpoint)) is not None:
         state, first, _ = found
         h, adam.mean, adam.square = (state[name].to(h) for name in ("h", "mean", "square"))
-    adam.steps = done = first * rounds * 32
-    total = epochs * rounds * 32
+    adam.steps = done = first * rounds * PASS
+    total = epochs * rounds * PASS
+    library = kernel(KERNEL) if (h.dtype, h.device.type) == (torch.float32, "cpu") else None
     for epoch in range(first, epochs):
         rate = lr * (lr_end / lr) ** (epoch / max(1, epochs - 1))
         for r in range(rounds):
-            for _ in range(32):
+            if library is not None:
+                _native_steps(library, h, adam, g, sigma, r, rate)
+                done += PASS
+                continue
+            for _ in range(PASS):
                 there_and_back = torch.bmm(h, g)
                 root = torch.linalg.matrix_power(there_and_back.mean(0), r)
                 moment = root @ sigma @ root.T
                 errors = (there_and_back - identity).view(-1, channels)  # one product for all k
                 adam.step(h, torch.bmm((errors @ moment).view_as(there_and_back), back).mul_(2 / channels), rate)
-            done += 32
+            done += PASS
         if on_step is not None:
             on_step(done, total)
         if checkpoint is not None and time.monotonic() - saved > checkpoint.seconds and done < total:
             write(checkpoint, {"h": h, "mean": adam.mean, "square": adam.square}, epoch + 1)
             saved = time.monotonic()
     return [part[:, : len(m)] for part, m in zip(h, maps, strict=True)]
+
+
+def _native_steps(
+    library: ctypes.CDLL, h: Tensor, adam: _Adam, g: Tensor, sigma: Tensor, before: int, rate: float
+) -> None:
+    """One pass of the round after `before` others by cycle.cpp, in place; it differs from torch's by rounding."""
+    nets, channels, width = h.shape
+    tensors = (h, adam.mean, adam.square, g, sigma)
+    library.cycle_steps(
+        *(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors),
+        *(ctypes.c_int64(n) for n in (nets, channels, width, before, PASS, adam.steps)),
+        *(ctypes.c_double(x) for x in (rate, *adam.BETAS, adam.EPSILON)),
+    )
+    adam.steps += PASS
 
 
 def reliable_map(maps: Sequence[Tensor], back: Sequence[Tensor], rounds: int) -> Tensor:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import featcx_core.analysis.reliability as module
 from featcx_core.analysis.components import ComponentTable
 from featcx_core.analysis.reliability import fit_cycle, measure_reliability, reliable_map, second_moment
 from featcx_core.errors import InputError
@@ -62,6 +63,20 @@ def test_the_cycle_on_second_moments_gives_the_maps_of_the_cycle_on_raw_features
     for a, b, c in zip(raw, fast, start, strict=True):
         torch.testing.assert_close(b, a, rtol=1e-7, atol=1e-9)
         assert (a - c).abs().max() > 0.05  # it has moved
+
+
+@pytest.mark.parametrize("channels", [1, 5, 16, 40])
+def test_the_compiled_cycle_takes_the_steps_of_the_plain_one(channels, monkeypatch):
+    """In float32, with every round up to the published ten, and nets of other widths than ψ; they differ by rounding."""
+    rng = torch.Generator().manual_seed(channels)
+    psi = torch.randn(300, channels, generator=rng)
+    maps = [torch.randn(width, channels, generator=rng) * channels**-0.5 for width in (channels, 3, channels + 2)]
+    settings = {"steps": 32 * 10 * 2, "rounds": 10, "lr": 1e-2, "lr_end": 1e-3}
+    compiled = fit_cycle(psi.T @ psi / 300, maps, **settings)
+    monkeypatch.setattr(module, "kernel", lambda source: None)
+    for a, b in zip(compiled, fit_cycle(psi.T @ psi / 300, maps, **settings), strict=True):
+        assert a.shape == b.shape
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
 def test_a_resumed_cycle_gives_the_bytes_of_an_unbroken_one(tmp_path):
