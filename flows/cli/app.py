@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from flows.cli.artifacts import artifacts
+from flows.cli.artifacts import artifacts, open_report, status
 from flows.cli.compare import compare
 from flows.cli.complexity import complexity
 from flows.cli.data import data
@@ -17,7 +17,6 @@ from flows.cli.plan import plan
 from flows.cli.predict import predict
 from flows.cli.run import run
 from flows.cli.serve import serve
-from flows.cli.status import open_report, status
 from flows.cli.sweep import sweep
 
 app = typer.Typer(
