@@ -18,7 +18,7 @@ def export(
 ) -> None:
     """Writes the improved network: the disentangler of the chosen order before the target's head."""
     with options.errors_as_sentences(debug):
-        from flows.cli.exporting import export_improved
+        from flows.exporting import export_improved
 
         order, accuracy, missing = export_improved(store, key, out)
         print(f"Order {order} with the target's head: test accuracy {accuracy!r}, in {out.absolute()}.")
