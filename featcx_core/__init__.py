@@ -10,11 +10,18 @@ from importlib import import_module
 from typing import Any
 
 CONTENTS = {
+    "notebook.analyze": ["analyze"],  # a network in hand, taken apart in one call
+    "notebook.analysis": ["Analysis"],
     "specs": ["RunSpec", "DatasetSpec", "ScheduleSpec"],  # what a run is made of
     "errors": ["InputError"],
     "store.artifacts": ["Store", "ArtifactRef"],  # content-addressed artifacts
     "data.sources": ["load_dataset"],  # digits, MNIST, CIFAR-10, Parquet, folders
-    "data.images": ["Dataset", "Augmented", "balanced_subset"],  # images in memory, splits, augmentation
+    "data.images": [
+        "Dataset",
+        "FloatDataset",
+        "Augmented",
+        "balanced_subset",
+    ],  # images in memory, splits, augmentation
     "nets.targets": ["TargetNet"],  # nets whose feature is analysed
     "nets.split": ["split_net"],  # any module, cut at a named layer
     "nets.disentangler": ["Disentangler"],  # Φ of any order

@@ -323,6 +323,12 @@ class SweepSpec(Spec):
         return self.base.runtime
 
 
+def at_depth(settings: DisentanglerSpec | ReliabilitySpec, depth: int) -> ScheduleSpec:
+    """The schedule at one depth of a chain."""
+    given = {"draws": settings.draws, "batch": settings.batches}
+    return settings.schedule.model_copy(update={name: v[min(depth, len(v) - 1)] for name, v in given.items() if v})
+
+
 def nearest(name: str, valid: list[str]) -> str:
     """'; did you mean X?' for the closest valid name, or a list of all when none is close."""
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)

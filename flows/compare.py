@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from featcx_core.errors import InputError
+from featcx_core.report.frames import plain
 from featcx_core.specs import AnalysisSpec, RuntimeSpec
 from featcx_core.store.artifacts import ArtifactRef, Store
 from flows.job import Job
@@ -14,7 +15,6 @@ from flows.running.submitting import Submitter
 from flows.showing import show_comparison
 from tasks.compare import comparison
 from tasks.env import Env
-from tasks.frames import plain
 from tasks.progress import counts
 
 Networks = dict[str, dict[str, ArtifactRef | None]]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from featcx_core.report.frames import plain
 from featcx_core.seeds import derive_seed
 from featcx_core.specs import Numerics, RunSpec
 from featcx_core.store.artifacts import Store
@@ -17,7 +18,6 @@ from flows.running.submitting import Submitter, settled
 from flows.showing import show_complexity
 from tasks.complexity import complexity_report, task_learner, task_weights
 from tasks.env import Env
-from tasks.frames import plain
 from tasks.progress import counts
 
 UNUSED = {"target", "exemplary", "reliability", "substitution", "variants", "pictures"}

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from featcx_core.data.sources import source_files, split_sizes
 from featcx_core.seeds import derive_seed
-from featcx_core.specs import DisentanglerSpec, Numerics, ReliabilitySpec, RunSpec, ScheduleSpec
+from featcx_core.specs import Numerics, RunSpec, at_depth
 from featcx_core.store.artifacts import FileRef
 from featcx_core.store.usercode import own_code
 from tasks import analyse, compare, pictures, present, reliability, train, variants
@@ -365,12 +365,6 @@ def parts(spec: RunSpec, split: str) -> int:
     if spec.components.rows != "all":
         rows = min(rows, spec.components.rows)
     return math.ceil(rows / spec.components.part_rows)
-
-
-def at_depth(settings: DisentanglerSpec | ReliabilitySpec, depth: int) -> ScheduleSpec:
-    """The schedule at one depth of a chain."""
-    given = {"draws": settings.draws, "batch": settings.batches}
-    return settings.schedule.model_copy(update={name: v[min(depth, len(v) - 1)] for name, v in given.items() if v})
 
 
 def _custom_code(net: str) -> dict[str, str] | None:

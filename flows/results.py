@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from featcx_core.errors import InputError
+from featcx_core.report.frames import order_rows, read_frames
 from featcx_core.store.artifacts import ArtifactRef, Store
-from tasks.frames import order_rows, read_frames
 
 Refs = Mapping[str, ArtifactRef | None]
 

@@ -84,19 +84,16 @@ def shapley(work: Work, *, components: ArtifactRef, target: ArtifactRef, split: 
     from featcx_core.analysis.components import ComponentTable
     from featcx_core.nets.targets import TargetNet
     from featcx_core.nets.weights import read_network
-    from featcx_core.seeds import derive_seed
-    from featcx_core.shapley.sampling import PERMUTATIONS, sampled_shapley_values
-    from featcx_core.shapley.values import EXACT_PLAYERS, coalition_losses
+    from featcx_core.shapley.games import played
+    from featcx_core.shapley.sampling import PERMUTATIONS
 
     table = ComponentTable.open(work.path(components) / split).parts[part]
-    head = read_network(work.path(target), TargetNet, work.device).head
-    if len(table.orders) > EXACT_PLAYERS:
-        sampled = sampled_shapley_values(table, head, seed=derive_seed(0, split), device=work.device)
-        save_file(sampled._asdict(), work.folder / "sampled.safetensors")
-        return {"samples": len(sampled.values), "permutations": PERMUTATIONS}
-    losses = coalition_losses(table, head, device=work.device)
-    save_file({"losses": losses}, work.folder / "losses.safetensors")
-    return {"samples": len(losses), "coalitions": losses.shape[1]}
+    game = played(table, read_network(work.path(target), TargetNet, work.device).head, split, work.device)
+    if "losses" not in game:
+        save_file(game, work.folder / "sampled.safetensors")
+        return {"samples": len(game["values"]), "permutations": PERMUTATIONS}
+    save_file(game, work.folder / "losses.safetensors")
+    return {"samples": len(table), "coalitions": game["losses"].shape[1]}
 
 
 @stage("effectiveness")
@@ -119,48 +116,32 @@ def effectiveness(
 
     from featcx_core.analysis.bootstrap import Covariance
     from featcx_core.analysis.components import ComponentTable
-    from featcx_core.shapley.interactions import measure_interactions
-    from featcx_core.shapley.sampling import sampling_errors
-    from featcx_core.shapley.values import EXACT_PLAYERS, measure_effectiveness, shapley_values
+    from featcx_core.shapley.games import outcome
+    from featcx_core.shapley.values import EXACT_PLAYERS
 
     orders = ComponentTable.open(work.path(components) / "seen").orders
-    exact = len(orders) <= EXACT_PLAYERS
+    file = "losses.safetensors" if len(orders) <= EXACT_PLAYERS else "sampled.safetensors"
 
     def gather(shards: list[ArtifactRef]) -> dict[str, torch.Tensor]:
-        file = "losses.safetensors" if exact else "sampled.safetensors"
         parts = [load_file(work.path(ref) / file) for ref in shards]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    found = {"train": gather(seen), "test": gather(test)}
-    values = {name: shapley_values(table["losses"]) if exact else table["values"] for name, table in found.items()}
-    covariance = Covariance(**load_file(work.path(significance) / "moments.safetensors"))
-    result = measure_effectiveness(
-        orders, values["train"], values["test"], covariance, confidence=settings.confidence, seed=seed
-    )
-    if not exact:
-        result = result._replace(
-            orders=result.orders.assign(**sampling_errors(found["train"]["errors"], found["test"]["errors"]))
-        )
-    result.orders.to_parquet(work.folder / "orders.parquet")
-    pairs = measure_interactions(
+    found = outcome(
         orders,
-        {"seen": found["train"]["losses"], "test": found["test"]["losses"]} if exact else {},
-        draws=settings.bootstrap,
+        gather(seen),
+        gather(test),
+        Covariance(**load_file(work.path(significance) / "moments.safetensors")),
+        bootstrap=settings.bootstrap,
         confidence=settings.confidence,
         seed=seed,
     )
-    pairs.to_parquet(work.folder / "interactions.parquet")
-    save_file(values, work.folder / "values.safetensors")
-    save_file({name: t.contiguous() for name, t in result.draws.items()}, work.folder / "draws.safetensors")
-    ends = {}
-    for name, table in found.items():
-        empty, full = table["losses"].T[[0, -1]] if exact else (table["loss_empty"], table["loss_full"])
-        ends[f"{name}_loss_empty"], ends[f"{name}_loss_full"] = (
-            float(empty.double().mean()),
-            float(full.double().mean()),
-        )
-    (work.folder / "losses.json").write_text(json.dumps(ends, indent=1), encoding="utf-8")
-    return ends
+    found.effectiveness.orders.to_parquet(work.folder / "orders.parquet")
+    found.interactions.to_parquet(work.folder / "interactions.parquet")
+    save_file(found.values, work.folder / "values.safetensors")
+    draws = {name: t.contiguous() for name, t in found.effectiveness.draws.items()}
+    save_file(draws, work.folder / "draws.safetensors")
+    (work.folder / "losses.json").write_text(json.dumps(found.ends, indent=1), encoding="utf-8")
+    return found.ends
 
 
 @stage("substitution")

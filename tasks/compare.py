@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from featcx_core.report.frames import read_frames
 from featcx_core.specs import AnalysisSpec
 from featcx_core.store.artifacts import ArtifactRef
 from tasks.engine import Work, stage
-from tasks.frames import read_frames
 
 if TYPE_CHECKING:
     from featcx_core.analysis.comparison import Measured

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featcx_core.report.frames import read_frames, target_rows
 from featcx_core.store.artifacts import ArtifactRef
 from tasks.engine import Work, stage
-from tasks.frames import read_frames, target_rows
 
 if TYPE_CHECKING:
     import pandas as pd

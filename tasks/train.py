@@ -98,18 +98,22 @@ def disentangler(
     from featcx_core.data.images import Augmented, Dataset
     from featcx_core.nets.disentangler import Disentangler
     from featcx_core.nets.weights import read_network, save_network
-    from featcx_core.seeds import seeded
-    from featcx_core.training.teaching import train_disentangler
+    from featcx_core.training.teaching import taught_disentangler
 
     dataset = Dataset.load(work.path(data))
     feature, shape = _feature(work.path(target), work.device)
-    with seeded(seed):
-        net = Disentangler(blocks, dataset.shape, shape, width)
-    if previous is not None:
-        net.warm_start(read_network(work.path(previous), Disentangler), identity=identity)
     own = load_file(work.path(target) / "seen.safetensors")["seen"] if images == "seen" else dataset.pool
-    samples = Augmented(dataset, own, work.device)
-    history = train_disentangler(net, feature, samples, schedule, **work.training(seed, numerics))
+    net, history = taught_disentangler(
+        blocks,
+        Augmented(dataset, own, work.device),
+        feature,
+        shape,
+        schedule,
+        previous=None if previous is None else read_network(work.path(previous), Disentangler),
+        width=width,
+        identity=identity,
+        **work.training(seed, numerics),
+    )
     save_network(net, work.folder)
     (work.folder / "history.json").write_text(json.dumps(history._asdict()), encoding="utf-8")
     return {"order": net.order, "loss": history.loss[-1]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -41,6 +42,16 @@ class Dataset:
     std: Tensor
     crop: int
     flip: bool
+    dtype: ClassVar[torch.dtype] = torch.uint8
+    top: ClassVar[int] = 255  # the pixel that counts as 1
+
+    def __post_init__(self) -> None:
+        for images in (self.train_images, self.test_images):
+            if images.dtype != self.dtype:
+                raise InputError(
+                    f"A {type(self).__name__} holds {self.dtype} images, not {images.dtype}; "
+                    "give bytes (uint8) to Dataset, and floats, as the net takes them, to FloatDataset."
+                )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -58,9 +69,9 @@ class Dataset:
         return self.train_images[chosen], self.train_labels[chosen], chosen
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 images (n, C, H, W) as float32 with the pool's mean and deviation taken out, channels last."""
+        """Images (n, C, H, W) as float32 with the pool's mean and deviation taken out, channels last."""
         mean, std = (v.to(images.device)[:, None, None] for v in (self.mean, self.std))
-        return ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+        return ((images.float() / self.top - mean) / std).contiguous(memory_format=torch.channels_last)
 
     def save(self, folder: Path) -> None:
         """Writes data.safetensors and data.json."""
@@ -76,6 +87,14 @@ class Dataset:
         with safe_open(folder / "data.safetensors", "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         return Dataset(classes=tuple(meta["classes"]), crop=meta["crop"], flip=meta["flip"], **tensors)
+
+
+@dataclass(frozen=True)
+class FloatDataset(Dataset):
+    """The same with float32 images: any values, of which `mean` and `std` alone are taken out."""
+
+    dtype: ClassVar[torch.dtype] = torch.float32
+    top: ClassVar[int] = 1
 
 
 def by_class(labels: np.ndarray, seed: int) -> list[np.ndarray]:
@@ -175,7 +194,7 @@ class Augmented:
         rows, across = (torch.arange(size, device=self.device) for size in (height, width))
         columns = left + torch.where(mirrored > 0, across.flip(0), across)
         pixels = self.images[chosen[:, :, None], (top + rows)[:, :, None], columns[:, None, :]]
-        normalised = (pixels.float() / 255 - self.mean) / self.std
+        normalised = (pixels.float() / self.data.top - self.mean) / self.std
         return normalised.permute(0, 3, 1, 2), self.labels[chosen[:, 0]]
 
     def batch(self, chosen: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -99,8 +99,9 @@ def view(
         for frame in section.tables
         if frame not in frames
     ]
-    shell = View(anchor, section.title, section.about, list(dict.fromkeys(absent)))
-    if not section.needs([frame in frames for frame in section.tables]):
+    left_out = [notes[key] for key in names if key in notes]  # though its frames are there, which others need too
+    shell = View(anchor, section.title, section.about, list(dict.fromkeys([*absent, *left_out])))
+    if left_out or not section.needs([frame in frames for frame in section.tables]):
         return shell
     shown = section.reading(frames)
     return replace(

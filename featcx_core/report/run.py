@@ -16,6 +16,7 @@ import pandas as pd
 from featcx_core.analysis.pictures import Pictures
 from featcx_core.metrics import METRICS, integer, yes
 from featcx_core.report.facets.comparison import draw_comparison, read_comparison
+from featcx_core.report.facets.maps import Limits
 from featcx_core.report.facets.pictures import picture_sections
 from featcx_core.report.facets.reliability import above_one, draw_reliability, read_reliability
 from featcx_core.report.facets.shapley import (
@@ -113,7 +114,8 @@ def summary(frames: Frames, chosen_order: int | None, notes: Mapping[str, str]) 
     if "significance" in frames:
         first = _simple_and_complex(frames)
     if "effectiveness" in frames:
-        second = f"{effective_words(frames).capitalize()}; {overfitted_words(frames)}."
+        over = "" if "overfitting" in notes else f"; {overfitted_words(frames)}"
+        second = f"{effective_words(frames).capitalize()}{over}."
     if {"substitution", "substitution_splits"} <= set(frames):
         third = read_substitution(frames, chosen_order)
     return first, second, third or missing("substitution", "Substitution")
@@ -174,7 +176,7 @@ def write_report(
     networks = {
         name: [
             view(folder, name, frames, section, notes, coverage)
-            for section in [*picture_sections(stored.get(name), limits), *_sections(chosen[name])]
+            for section in run_sections(chosen[name], stored.get(name), limits)
             if not section.optional or set(section.tables) <= set(frames)
         ]
         for name, frames in analyses.items()
@@ -192,6 +194,11 @@ def write_report(
         spec=spec,
         provenance=provenance,
     )
+
+
+def run_sections(chosen: int | None, pictures: Pictures | None = None, limits: Limits = "robust") -> list[Section]:
+    """All sections of one network in the page's order, those of its pictures first."""
+    return [*picture_sections(pictures, limits), *_sections(chosen)]
 
 
 def _sections(chosen: int | None) -> list[Section]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from featcx_core.data.images import Augmented, Dataset
+from featcx_core.data.images import Augmented, Dataset, Shape
 from featcx_core.nets.disentangler import Disentangler
 from featcx_core.nets.targets import (
     TargetNet,
@@ -20,7 +20,7 @@ from featcx_core.nets.targets import (
 from featcx_core.nets.trunk import Trunk
 from featcx_core.nets.unit import Unit
 from featcx_core.nets.weights import save_network
-from featcx_core.seeds import generator
+from featcx_core.seeds import generator, seeded
 from featcx_core.specs import ScheduleSpec
 from featcx_core.training.fit import FitResult, Training, cross_entropy, fit, predict, reproduce
 
@@ -35,10 +35,12 @@ def train_target(
     return fit(net, data, cross_entropy, schedule, **how)._asdict()
 
 
-def score_target(net: TargetNet, data: Dataset, seen: Tensor, device: torch.device | str = "cpu") -> dict[str, float]:
-    """Accuracy and cross-entropy in nats on the seen and on the test images, without augmentation."""
+def score_target(
+    net: nn.Module, data: Dataset, seen: Tensor | None, device: torch.device | str = "cpu"
+) -> dict[str, float]:
+    """Accuracy and cross-entropy in nats on the seen (if known) and on the test images, without augmentation."""
     scores = {}
-    for split, name in (("seen", "train"), ("test", "test")):
+    for split, name in (("seen", "train"), ("test", "test"))[seen is None :]:
         images, labels, _ = data.split(split, seen)
         logits = predict(net.to(device).eval(), images, data.normalise, device)
         scores[f"{name}_accuracy"] = float((logits.argmax(1) == labels).double().mean())
@@ -92,6 +94,31 @@ def train_trunk(
 
 
 UNIT_ROWS = 2000
+
+
+def taught_disentangler(
+    blocks: int,
+    data: Augmented,
+    feature: nn.Module,
+    shape: Shape,
+    schedule: ScheduleSpec,
+    *,
+    previous: Disentangler | None,
+    width: int,
+    identity: bool,
+    **how: Unpack[Training],
+) -> tuple[Disentangler, FitResult]:
+    """A new Φ of this depth, warm-started from the `previous` one of its chain and trained; `how`'s seed draws its weights.
+
+    Args:
+        shape: (C, H, W) of the feature.
+        identity: whether added blocks start as the identity.
+    """
+    with seeded(how.get("seed", 0)):
+        net = Disentangler(blocks, data.data.shape, shape, width)
+    if previous is not None:
+        net.warm_start(previous, identity=identity)
+    return net, train_disentangler(net, feature, data, schedule, **how)
 
 
 def train_disentangler(

@@ -1,0 +1,84 @@
+"""The games of one target on its seen and on its test images: from components and head to every table of Shapley values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from featcx_core.analysis.bootstrap import Covariance
+from featcx_core.analysis.components import ComponentTable
+from featcx_core.seeds import derive_seed
+from featcx_core.shapley.interactions import measure_interactions
+from featcx_core.shapley.sampling import sampled_shapley_values, sampling_errors
+from featcx_core.shapley.values import (
+    EXACT_PLAYERS,
+    Effectiveness,
+    coalition_losses,
+    measure_effectiveness,
+    shapley_values,
+)
+
+Game = Mapping[str, Tensor]
+
+
+def played(table: ComponentTable, head: nn.Module, split: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """One split's games, or a part's: `losses` (n, 2^L) of all coalitions; of more than 14 orders the fields of
+    `SampledValues`, whose permutations depend on the split and the sample alone.
+    """
+    if len(table.orders) <= EXACT_PLAYERS:
+        return {"losses": coalition_losses(table, head, device=device)}
+    return sampled_shapley_values(table, head, seed=derive_seed(0, split), device=device)._asdict()
+
+
+class Outcome(NamedTuple):
+    """What the games of a target say.
+
+    Attributes:
+        effectiveness: its tidy table and draws; of sampled values with their errors.
+        interactions: a row a (split, pair of orders); empty for sampled values.
+        values: 'train' and 'test' → φ float64 (n, L) of each sample.
+        ends: mean loss of no and of all components: train_loss_empty, train_loss_full, test_loss_empty, test_loss_full.
+    """
+
+    effectiveness: Effectiveness
+    interactions: pd.DataFrame
+    values: dict[str, Tensor]
+    ends: dict[str, float]
+
+
+def outcome(
+    orders: tuple[int, ...],
+    train: Game,
+    test: Game,
+    covariance: Covariance,
+    *,
+    bootstrap: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Outcome:
+    """Shapley values, effectiveness, over-fitting and interactions from what `played` gave on seen and on test images.
+
+    Args:
+        covariance: of the components over the pool, with its draws.
+    """
+    games, exact = {"train": train, "test": test}, "losses" in train
+    values = {name: shapley_values(game["losses"]) if exact else game["values"] for name, game in games.items()}
+    found = measure_effectiveness(orders, values["train"], values["test"], covariance, confidence=confidence, seed=seed)
+    if not exact:
+        found = found._replace(orders=found.orders.assign(**sampling_errors(train["errors"], test["errors"])))
+    pairs = measure_interactions(
+        orders,
+        {"seen": train["losses"], "test": test["losses"]} if exact else {},
+        draws=bootstrap,
+        confidence=confidence,
+        seed=seed,
+    )
+    ends = dict[str, float]()
+    for name, game in games.items():
+        empty, full = game["losses"].T[[0, -1]] if exact else (game["loss_empty"], game["loss_full"])
+        ends |= {f"{name}_loss_empty": float(empty.double().mean()), f"{name}_loss_full": float(full.double().mean())}
+    return Outcome(found, pairs, values, ends)
