@@ -178,6 +178,8 @@ def disentangle(target: Target, data: Dataset, spec: RunSpec, device: torch.devi
                 on_step=_steps(tell, f"disentangler of order {3 * blocks + 1}"),
             )[0]
         )
+    for net in chain:  # trained with channels last; as a stage reads them from its store, the last digits are a run's
+        net.to(memory_format=torch.contiguous_format)
     return chain
 
 
@@ -234,12 +236,13 @@ def measure(
     tell("substitution", 0, 1)
     answered = {name: table for name, table in tables.items() if name != "pool"}
     substitution = measure_substitution(answered, head, **common, device=device)
-    scores = score_target(target.whole, given.data, given.seen, device)
     effective, notes = games.effectiveness.orders, dict(given.notes)
     if given.seen is None:
         unknown = [name for name in map(str, effective) if "overfit" in name]
         effective = effective.assign(**dict.fromkeys(unknown, math.nan) | {"overfitting_stable": False})
         notes |= {"overfitting": f"Over-fitting is left out. {UNKNOWN} Effectiveness is that on the pool's images."}
+    pictures = make_pictures(_visible(given.data), tables["test"], head.cpu())
+    scores = score_target(target.whole, given.data, given.seen, device)
     return {
         "frames": {
             "significance": significance.orders,
@@ -254,7 +257,7 @@ def measure(
         "scores": scores | {"feature_variance": significance.feature_variance},
         "chosen_order": substitution.chosen_order,
         "notes": notes,
-        "pictures": make_pictures(_visible(given.data), tables["test"], head.cpu()),
+        "pictures": pictures,
     }
 
 

@@ -40,9 +40,10 @@ def score_target(
 ) -> dict[str, float]:
     """Accuracy and cross-entropy in nats on the seen (if known) and on the test images, without augmentation."""
     scores = {}
+    net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # the layout moves last digits
     for split, name in (("seen", "train"), ("test", "test"))[seen is None :]:
         images, labels, _ = data.split(split, seen)
-        logits = predict(net.to(device).eval(), images, data.normalise, device)
+        logits = predict(net.eval(), images, data.normalise, device)
         scores[f"{name}_accuracy"] = float((logits.argmax(1) == labels).double().mean())
         scores[f"{name}_loss"] = float(F.cross_entropy(logits.double(), labels))
     return scores
