@@ -25,7 +25,7 @@ from featcx_core.report.tables import table_of
 from featcx_core.studies.frames import frames_of
 from flows.cli.display import summary_table
 from flows.showing import overview
-from tasks.frames import order_rows
+from featcx_core.report.frames import order_rows
 from tests.made_frames import measured, reliability
 from tests.made_sweeps import made
 
