@@ -11,6 +11,7 @@ from typing import Any
 
 CONTENTS = {
     "notebook.analyze": ["analyze"],  # a network in hand, taken apart in one call
+    "notebook.opening": ["open_run"],  # a finished run, the same type
     "notebook.analysis": ["Analysis"],
     "specs": ["RunSpec", "DatasetSpec", "ScheduleSpec"],  # what a run is made of
     "errors": ["InputError"],

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from safetensors.torch import load_file
 
 import featcx_core as fx
@@ -47,3 +48,12 @@ def test_analyze_and_run_agree_to_the_last_digit(tmp_path: Path) -> None:
     )
     assert found.scores == run.json["target"]
     assert found.chosen_order == run.json["chosen_order"]
+    opened = fx.open_run(tmp_path / "store")
+    pd.testing.assert_frame_equal(opened.orders, found.orders)
+    assert opened.scores == found.scores
+    for order, net in found.disentanglers.items():
+        theirs = opened.disentanglers[order].state_dict()
+        assert all(value.equal(theirs[name]) for name, value in net.state_dict().items())
+    assert "<img " in opened._repr_html_()
+    with pytest.raises(fx.InputError, match="no finished run"):
+        fx.open_run(tmp_path / "elsewhere")

@@ -1,0 +1,63 @@
+"""A finished run of the command line or the UI, as a notebook's `Analysis`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from featcx_core.analysis.components import ComponentTable
+from featcx_core.analysis.pictures import Pictures
+from featcx_core.errors import InputError
+from featcx_core.nets.disentangler import Disentangler
+from featcx_core.nets.weights import read_network
+from featcx_core.notebook.analysis import Analysis
+from featcx_core.report.frames import read_frames
+from featcx_core.store.artifacts import ArtifactRef, Store, references
+
+
+def open_run(store: str | Path, key: str | None = None) -> Analysis:
+    """The target of a finished run; its variants lie in the run's report.
+
+    Args:
+        store: the folder of artifacts.
+        key: of the run's report, or how it begins; None for the latest.
+
+    Raises:
+        InputError: when there is no such run, or something that it needs was pruned.
+    """
+    place = Store(store)
+    reports = [place.resolve(key)] if key else [m for m in place.manifests() if m["stage"] == "report"]
+    if not reports or reports[-1]["stage"] != "report":
+        raise InputError(
+            f"There is no finished run in {place.root}{f' at {key}' if key else ''}; see `featcx artifacts list`."
+        )
+    report = reports[-1]
+    nodes = report["lineage"]["networks"]["target"]
+    refs = {stage: None if node is None else ArtifactRef(**node) for stage, node in nodes.items()}
+    folders = {stage: place.path(ref) for stage, ref in refs.items() if ref is not None}
+    lost = [stage for stage, folder in folders.items() if not folder.is_dir()]
+    if lost:
+        raise InputError(
+            f"The run's {lost[0]} is no longer in {place.root}; run it again, what is there is not computed anew."
+        )
+    components, significance = refs["components"], refs["significance"]
+    assert components is not None
+    assert significance is not None
+    chain = references(place.manifest(components)["lineage"]["disentanglers"])
+    nets = [read_network(place.path(ref), Disentangler) for ref in chain]
+    scores = json.loads((folders["target"] / "scores.json").read_text(encoding="utf-8"))["scores"]
+    spec = report["spec"]["spec"]
+    return Analysis(
+        frames=read_frames(refs, place.path),
+        components={
+            path.name: ComponentTable.open(path) for path in sorted(folders["components"].iterdir()) if path.is_dir()
+        },
+        disentanglers={net.order: net for net in nets},
+        scores=scores | {"feature_variance": place.manifest(significance)["metrics"]["feature_variance"]},
+        chosen_order=json.loads((folders["substitution"] / "chosen.json").read_text(encoding="utf-8"))["chosen_order"],
+        notes=report["spec"]["notes"],
+        settings=spec,
+        title=f"{spec['target']['net']} on {spec['dataset']['source']}, n = {spec['target']['samples']}",
+        pictures=Pictures.load(folders["pictures"]),
+        provenance=place.lineage([ref for ref in refs.values() if ref is not None]),
+    )
