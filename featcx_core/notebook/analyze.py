@@ -47,7 +47,6 @@ def analyze(
     *,
     test: Any = None,
     seen: Any = None,
-    exemplary: tuple[nn.Module, nn.Module] | None = None,
     preprocess: str | Pixels = "pool",
     orders: Sequence[int] = (4, 7, 13, 25),
     width: int = 16,
@@ -77,7 +76,6 @@ def analyze(
         labels: int (n,).
         test: (images, labels), or a DataLoader or Dataset; a fifth of each class is held out if None.
         seen: the images that the net was trained on: 'all', indices or a mask; without it over-fitting is left out.
-        exemplary: two nets trained for the same task on more images, for decodability.
         preprocess: between pixels in [0, 1] and the net: 'pool' (the images' own mean and deviation taken out), 'none',
             'imagenet' or {mean, std}.
         orders: complexity orders, rising, each 3·m + 1.
@@ -85,7 +83,7 @@ def analyze(
         draws: samples that each disentangler is trained on, one number or one an order.
         device: auto, cpu, cuda or cuda:N.
         seed: of all that is random.
-        store: a folder to keep the components in; a temporary one, gone with the result, if None.
+        store: a folder to keep the components in, without any yet; a temporary one, gone with the result, if None.
         pre_relu: take the input of the layer's final ReLU, as the paper does.
         crop, flip: augmentation: padding of random crops in pixels (None: an eighth of the side), mirroring.
         rows: images a split that are looked at, drawn with a fixed seed.
@@ -105,6 +103,8 @@ def analyze(
     reproducible(place)
     folder = tempfile.TemporaryDirectory(prefix="featcx-") if store is None else None
     root = Path(folder.name if folder is not None else store or "")
+    if (root / "components").exists():
+        raise InputError(f"{root} holds components already; give another folder, or store=None.")
     with _shown(progress) as tell:
         chain = disentangle(target, given.data, spec, place, tell)
         tables = write_components(target, chain, given, root, spec, place, tell)
@@ -236,7 +236,9 @@ def measure(
     tell("substitution", 0, 1)
     answered = {name: table for name, table in tables.items() if name != "pool"}
     substitution = measure_substitution(answered, head, **common, device=device)
-    effective, notes = games.effectiveness.orders, dict(given.notes)
+    needs = "needs nets trained for the same task, which `featcx run` trains."
+    missing = {"reliability": f"Reliability {needs}", "decodability": f"Decodability {needs}"}
+    effective, notes = games.effectiveness.orders, given.notes | missing
     if given.seen is None:
         unknown = [name for name in map(str, effective) if "overfit" in name]
         effective = effective.assign(**dict.fromkeys(unknown, math.nan) | {"overfitting_stable": False})
