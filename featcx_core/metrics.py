@@ -23,6 +23,11 @@ def yes(value: Any) -> str:
     return "yes" if value else "no"
 
 
+def word(value: Any) -> str:
+    """A word as it stands; a dash where there is none."""
+    return value if isinstance(value, str) else "–"
+
+
 @dataclass(frozen=True)
 class Metric:
     """A number, or a truth, an order.
@@ -67,14 +72,25 @@ class Metric:
 METRICS = (
     Metric("blocks", "significance", "blocks", integer),
     Metric(
-        "significance", "significance", "significance Var[c] / Var[f]", interval=True, short="signif.",
+        "cross_seed", "significance", "significance Cov[c_a, c_b] / Var[f]", interval=True, short="signif.",
         noun="Significance", beside=True, sweep="significance",
     ),
+    Metric(
+        "significance", "significance", "as published Var[c] / Var[f]", interval=True, short="raw", beside=True,
+        sweep="significance",
+    ),
+    Metric("reproducible_share", "significance", "reproducible share"),
     Metric("explained", "significance", "explained increment", told=False),
-    Metric("residual", "significance", "residual Var[f − Φ] / Var[f]", short="residual", sweep="significance"),
+    Metric(
+        "residual", "significance", "residual Var[f − Φ] / Var[f]", interval=True, short="residual", sweep="significance",
+    ),
+    Metric("gain", "significance", "gain over the shallower net trained on", interval=True),
+    Metric("null", "significance", "significance in the null target"),
+    Metric("resolved", "significance", "resolved", word, beside=True),
+    Metric("draws", "significance", "draws a chain", integer),
     Metric("residual_rises", "significance", "residual rises", yes),
     Metric(
-        "reliability", "reliability", "ratio Var[Φ reli] / Var[Φ]", number, short="reliab.", form=".2f",
+        "reliability", "reliability", "ratio Var[Φ reli] / Var[Φ]", number,
         noun="Reliability (ratio)", beside=True, sweep="reliability",
     ),
     Metric("fit", "reliability", "fit Var[gψ] / Var[Φ]", number, sweep="reliability"),

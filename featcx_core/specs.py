@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import math
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -100,6 +101,19 @@ class DisentanglerSpec(Spec):
     protocol: Literal["fast", "published"] = Field(
         "fast",
         description="fast: added blocks start as the identity; published: as fresh random blocks, by the paper's schedules",
+    )
+    chains: int = Field(
+        2,
+        ge=1,
+        le=16,
+        description="chains with seeds of their own, which share the draws; of one nothing is told apart",
+    )
+    continuation: bool = Field(
+        True,
+        description="beside each order train the net before it on as long, and take a null target apart: the floor",
+    )
+    wide_control: bool = Field(
+        False, description="also train the second order at twice the width, to stand beside the highest"
     )
     schedule: ScheduleSpec = Field(default=ScheduleSpec(), description="training at each depth")
     draws: tuple[Annotated[int, Field(ge=1)], ...] = Field(
@@ -327,6 +341,18 @@ def at_depth(settings: DisentanglerSpec | ReliabilitySpec, depth: int) -> Schedu
     """The schedule at one depth of a chain."""
     given = {"draws": settings.draws, "batch": settings.batches}
     return settings.schedule.model_copy(update={name: v[min(depth, len(v) - 1)] for name, v in given.items() if v})
+
+
+def shared_schedule(settings: DisentanglerSpec | ReliabilitySpec, depth: int, chains: int) -> ScheduleSpec:
+    """The schedule of one chain at one depth: the chains share the depth's draws."""
+    whole = at_depth(settings, depth)
+    return whole.model_copy(update={"draws": max(1, whole.draws // chains)})
+
+
+def drawn(settings: DisentanglerSpec) -> tuple[int, ...]:
+    """Samples that each order's net was trained on in a chain, warm starts counted in; steps draw full batches."""
+    plans = [shared_schedule(settings, i, settings.chains) for i in range(len(settings.blocks))]
+    return tuple(itertools.accumulate(plan.batch * math.ceil(plan.draws / plan.batch) for plan in plans))
 
 
 def nearest(name: str, valid: list[str]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from statistics import NormalDist
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 Frames = Mapping[str, pd.DataFrame]
@@ -88,6 +89,24 @@ def accuracy_interval(accuracy: float, rows: int, confidence: float = 0.95) -> t
 def one_sentence(text: str) -> str:
     """The text as one sentence: inner full stops become semicolons."""
     return text.strip().rstrip(".").replace(". ", "; ") + "."
+
+
+UNRESOLVED = ("no", "negative")
+
+
+def readable(rows: list[Row]) -> list[Row]:
+    """The rows of orders that may be read as what they are called: all that are not known to be unresolved."""
+    return [row for row in rows if row.get("resolved") not in UNRESOLVED]
+
+
+def unresolved(frame: pd.DataFrame) -> np.ndarray:
+    """bool (n,): the rows of orders that this budget and width do not resolve."""
+    return frame["resolved"].isin(UNRESOLVED).to_numpy() if "resolved" in frame else np.zeros(len(frame), dtype=bool)
+
+
+def significance_of(frame: pd.DataFrame) -> str:
+    """The column that is the significance: what two chains share of it, or as published where there are none."""
+    return "cross_seed" if "cross_seed" in frame and frame["cross_seed"].notna().all() else "significance"
 
 
 def top_row(rows: list[Row], name: str) -> tuple[Row, list[int]]:

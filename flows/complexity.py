@@ -51,7 +51,7 @@ def task_complexity(submit: Submit, spec: RunSpec, numerics: Numerics) -> Node:
                     task_weights,
                     data=data,
                     learner=learner,
-                    disentanglers=disentangle(submit, own, data, learner, numerics, scope),
+                    disentanglers=disentangle(submit, own, data, learner, numerics, scope).nets,
                     depth=depth,
                     task_seed=task_seed,
                     rows=spec.components.rows,

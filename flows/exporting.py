@@ -9,7 +9,7 @@ import torch
 
 from featcx_core.data.images import Dataset
 from featcx_core.errors import InputError
-from featcx_core.nets.disentangler import Disentangler
+from featcx_core.nets.disentangler import Disentangler, Ensemble
 from featcx_core.nets.improved import export_network, improved_net
 from featcx_core.nets.targets import TargetNet
 from featcx_core.nets.weights import read_network
@@ -33,7 +33,11 @@ def export_improved(store: Path, key: str, out: Path) -> tuple[int, float, str |
     folder = place.root / manifest["stage"] / manifest["key"]
     order = json.loads((folder / "chosen.json").read_text(encoding="utf-8"))["chosen_order"]
     parts = place.manifest(ArtifactRef(**manifest["lineage"]["components"]))["lineage"]
-    nets = [read_network(place.path(ArtifactRef(**ref)), Disentangler) for ref in parts["disentanglers"]]
+    chains = [
+        [read_network(place.path(ArtifactRef(**ref)), Disentangler) for ref in chain]
+        for chain in parts["disentanglers"]
+    ]
+    nets = [Ensemble(same) for same in zip(*chains, strict=True)]
     data = Dataset.load(place.path(ArtifactRef(**parts["data"])))
     target = read_network(place.path(ArtifactRef(**parts["target"])), TargetNet)
     net = improved_net(next(n for n in nets if n.order == order), target, data)

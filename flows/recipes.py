@@ -10,12 +10,13 @@ from pydantic import BaseModel
 
 from featcx_core.data.sources import source_files, split_sizes
 from featcx_core.seeds import derive_seed
-from featcx_core.specs import Numerics, RunSpec, at_depth
+from featcx_core.specs import Numerics, RunSpec, drawn, shared_schedule
 from featcx_core.store.artifacts import FileRef
 from featcx_core.store.usercode import own_code
 from tasks import analyse, compare, pictures, present, reliability, train, variants
 from tasks.engine import Stage
 
+REPLICATED = 1000  # rows a split on which each chain is measured by itself: enough beside the spread of chains
 Node = Any  # a future of an ArtifactRef, or what else stands for one
 
 
@@ -31,6 +32,7 @@ class Analysed(NamedTuple):
     target: Node
     components: Node
     significance: Node
+    spread: Node
     effectiveness: Node
     substitution: Node
     pictures: Node
@@ -66,29 +68,88 @@ def target_net(submit: Submit, spec: RunSpec, data: Node, numerics: Numerics) ->
     )
 
 
+class Chains(NamedTuple):
+    """Chains of disentanglers, each a net an order.
+
+    Attributes:
+        nets: chain by chain.
+        continued: of each chain, beside each order above the first, the net before it trained on as long; or nothing.
+    """
+
+    nets: list[list[Node]]
+    continued: list[list[Node]]
+
+
 def disentangle(
-    submit: Submit, spec: RunSpec, data: Node, target: Node, numerics: Numerics, scope: str, images: str = "pool"
-) -> list[Node]:
-    """The chain of disentanglers, each depth warm-started from the one before."""
-    settings, chain = spec.disentangler, list[Node]()
-    for i, blocks in enumerate(settings.blocks):
-        chain.append(
-            submit(
+    submit: Submit,
+    spec: RunSpec,
+    data: Node,
+    target: Node,
+    numerics: Numerics,
+    scope: str,
+    images: str = "pool",
+    continuation: bool = False,
+) -> Chains:
+    """Chains of disentanglers with seeds of their own, each depth warm-started from the one before.
+
+    A net that is trained on beside a deeper one has its start, its batches and its schedule; only its blocks stay.
+    """
+    settings, found = spec.disentangler, Chains([], [])
+    for k in range(settings.chains):
+        chain, beside = list[Node](), list[Node]()
+        named = in_chain(scope, k)
+
+        def trained(blocks: int, i: int, scope: str, k: int = k, chain: list[Node] = chain) -> Node:
+            return submit(
                 train.disentangler,
-                scope,
+                scope.strip(),
                 data=data,
                 target=target,
                 previous=chain[-1] if chain else None,
                 blocks=blocks,
                 width=settings.width,
                 identity=settings.protocol == "fast",
-                seed=derive_seed(spec.seed, "disentangler", blocks),
-                schedule=at_depth(settings, i),
+                seed=derive_seed(spec.seed, "disentangler", settings.blocks[i], *([k] if k else [])),
+                schedule=shared_schedule(settings, i, settings.chains),
                 numerics=numerics,
                 images=images,
             )
-        )
-    return chain
+
+        for i, blocks in enumerate(settings.blocks):
+            if chain and continuation:
+                beside.append(trained(settings.blocks[i - 1], i, f"{named} continued"))
+            chain.append(trained(blocks, i, named))
+        found.nets.append(chain)
+        found.continued.append(beside)
+    return found
+
+
+def share(
+    submit: Submit, spec: RunSpec, data: Node, target: Node, numerics: Numerics, scope: str, judged: bool
+) -> tuple[Chains, Node, Node | None]:
+    """(the chains of a feature, what they share, what those of its null target do).
+
+    The null target is the first chain's net of the lowest order: what the same protocol finds beyond that order there is
+    what this budget and width call complex of something that is not.
+
+    Args:
+        judged: train the shallower nets on, and take the null target apart, so that orders are resolved or not.
+    """
+    found = disentangle(submit, spec, data, target, numerics, scope, continuation=judged)
+    shared = submit(
+        analyse.chains,
+        scope,
+        data=data,
+        target=target,
+        disentanglers=found.nets,
+        continued=found.continued,
+        rows=spec.components.rows,
+        rows_seed=rows_seed(spec),
+        **bootstrap(spec),
+    )
+    if not judged or scope == "null" or len(spec.disentangler.blocks) == 1 or spec.disentangler.chains == 1:
+        return found, shared, None
+    return found, shared, share(submit, spec, data, found.nets[0][0], numerics, "null", judged)[1]
 
 
 def variant_nets(
@@ -114,13 +175,13 @@ def variant_nets(
 
 def control(submit: Submit, spec: RunSpec, data: Node, target: Node, numerics: Numerics) -> Node:
     """Substitution by disentanglers that saw only the target's own samples, as the target did."""
-    chain = disentangle(submit, spec, data, target, numerics, "control", images="seen")
+    chains = disentangle(submit, spec, data, target, numerics, "control", images="seen")
     parts = submit(
         analyse.components,
         "control",
         data=data,
         target=target,
-        disentanglers=chain,
+        disentanglers=chains.nets,
         settings=spec.components,
         seed=rows_seed(spec),
         splits=("validation", "test"),
@@ -161,39 +222,43 @@ def exemplary_nets(submit: Submit, spec: RunSpec, data: Node, numerics: Numerics
 
 def reliable_trunks(
     submit: Submit, spec: RunSpec, data: Node, target: Node, exemplary: list[Node], numerics: Numerics, scope: str
-) -> tuple[list[Node], list[Node]]:
-    """(trunks, cycles of maps back), each a chain over the depths."""
-    settings, trunks, cycles = spec.reliability, list[Node](), list[Node]()
-    for i, blocks in enumerate(spec.disentangler.blocks):
-        seed = derive_seed(spec.seed, "trunk", blocks)
-        trunk = submit(
-            reliability.trunk,
-            scope,
-            data=data,
-            target=target,
-            exemplary=exemplary,
-            previous=trunks[-1] if trunks else None,
-            blocks=blocks,
-            width=spec.disentangler.width,
-            identity=spec.disentangler.protocol == "fast",
-            seed=seed,
-            schedule=at_depth(settings, i),
-            numerics=numerics,
-        )
-        cycle = submit(
-            reliability.cycle,
-            scope,
-            data=data,
-            trunk=trunk,
-            previous=cycles[-1] if cycles else None,
-            blocks=blocks,
-            steps=settings.cycle_steps,
-            rounds=settings.rounds,
-            rows=spec.components.rows,
-            rows_seed=rows_seed(spec),
-            seed=seed,
-        )
-        trunks, cycles = [*trunks, trunk], [*cycles, cycle]
+) -> tuple[list[list[Node]], list[list[Node]]]:
+    """(trunks, cycles of maps back), chain by chain over the depths, as many chains as of disentanglers."""
+    settings, count = spec.reliability, spec.disentangler.chains
+    trunks, cycles = [list[Node]() for _ in range(count)], [list[Node]() for _ in range(count)]
+    for k in range(count):
+        named = in_chain(scope, k)
+        for i, blocks in enumerate(spec.disentangler.blocks):
+            seed = derive_seed(spec.seed, "trunk", blocks, *([k] if k else []))
+            trunk = submit(
+                reliability.trunk,
+                named,
+                data=data,
+                target=target,
+                exemplary=exemplary,
+                previous=trunks[k][-1] if i else None,
+                blocks=blocks,
+                width=spec.disentangler.width,
+                identity=spec.disentangler.protocol == "fast",
+                seed=seed,
+                schedule=shared_schedule(settings, i, count),
+                numerics=numerics,
+            )
+            cycle = submit(
+                reliability.cycle,
+                named,
+                data=data,
+                trunk=trunk,
+                previous=cycles[k][-1] if i else None,
+                blocks=blocks,
+                steps=settings.cycle_steps,
+                rounds=settings.rounds,
+                rows=spec.components.rows,
+                rows_seed=rows_seed(spec),
+                seed=seed,
+            )
+            trunks[k].append(trunk)
+            cycles[k].append(cycle)
     return trunks, cycles
 
 
@@ -206,19 +271,42 @@ def analyse_target(
     numerics: Numerics,
     scope: str = "",
 ) -> Analysed:
-    """The sub-DAG that every network goes through: disentangle, extract, then fan out the analyses."""
-    chain = disentangle(submit, spec, data, target, numerics, scope)
+    """The sub-DAG that every network goes through: disentangle, extract, then fan out the analyses.
+
+    Of the target itself alone is asked what depth adds over training; variants are held against it.
+    """
+    judged = spec.disentangler.continuation and scope == ""
+    chains, shared, null = share(submit, spec, data, target, numerics, scope, judged)
     components = submit(
         analyse.components,
         scope,
         data=data,
         target=target,
-        disentanglers=chain,
+        disentanglers=chains.nets,
         settings=spec.components,
         seed=rows_seed(spec),
     )
     common = bootstrap(spec)
-    significance = submit(analyse.significance, scope, components=components, **common)
+    significance = submit(
+        analyse.significance,
+        scope,
+        components=components,
+        chains=shared,
+        null=null,
+        draws=drawn(spec.disentangler),
+        **common,
+    )
+    spread = submit(
+        analyse.spread,
+        scope,
+        data=data,
+        target=target,
+        disentanglers=chains.nets,
+        exemplary=exemplary,
+        ridges=spec.reliability.ridges,
+        rows=REPLICATED if spec.components.rows == "all" else min(REPLICATED, spec.components.rows),
+        rows_seed=rows_seed(spec),
+    )
     shards = {
         split: [
             submit(analyse.shapley, scope, components=components, target=target, split=split, part=part)
@@ -239,6 +327,7 @@ def analyse_target(
             scope,
             data=data,
             components=components,
+            chains=shared,
             trunks=trunks,
             cycles=cycles,
             rounds=spec.reliability.rounds_read,
@@ -254,7 +343,7 @@ def analyse_target(
             floor_seed=derive_seed(spec.exemplary.seeds[0], "floor"),
             **common,
         )
-    return Analysed(target, components, significance, effectiveness, substitution, shown, reliable, decodable)
+    return Analysed(target, components, significance, spread, effectiveness, substitution, shown, reliable, decodable)
 
 
 class Recipe(NamedTuple):
@@ -365,6 +454,11 @@ def parts(spec: RunSpec, split: str) -> int:
     if spec.components.rows != "all":
         rows = min(rows, spec.components.rows)
     return math.ceil(rows / spec.components.part_rows)
+
+
+def in_chain(scope: str, chain: int) -> str:
+    """The scope of a chain's stages, for the reader."""
+    return f"{scope} chain {chain + 1}".strip() if chain else scope
 
 
 def _custom_code(net: str) -> dict[str, str] | None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from featcx_core.specs import AnalysisSpec, ComponentsSpec
 from featcx_core.store.artifacts import ArtifactRef
 from tasks.engine import Work, stage
+
+if TYPE_CHECKING:
+    from featcx_core.nets.disentangler import Disentangler
 
 SPLITS = ("pool", "validation", "seen", "test")
 
@@ -18,24 +21,24 @@ def components(
     *,
     data: ArtifactRef,
     target: ArtifactRef,
-    disentanglers: list[ArtifactRef],
+    disentanglers: list[list[ArtifactRef]],
     settings: ComponentsSpec,
     seed: int,
     splits: tuple[str, ...] = SPLITS,
 ) -> dict[str, Any]:
-    """The splits' components as Parquet, at most `settings.rows` images a split."""
+    """The splits' components as Parquet, at most `settings.rows` images a split; Φ is the mean of the chains' nets."""
     from safetensors.torch import load_file
 
     from featcx_core.analysis.components import extract, sample_rows
     from featcx_core.data.images import Dataset
-    from featcx_core.nets.disentangler import Disentangler
+    from featcx_core.nets.disentangler import Ensemble
     from featcx_core.nets.targets import TargetNet
     from featcx_core.nets.weights import read_network
 
     dataset = Dataset.load(work.path(data))
     teacher = read_network(work.path(target), TargetNet, work.device)
     seen = load_file(work.path(target) / "seen.safetensors")["seen"]
-    nets = [read_network(work.path(ref), Disentangler, work.device) for ref in disentanglers]
+    nets = [Ensemble(same) for same in zip(*_opened(work, disentanglers), strict=True)]
     chosen = {split: sample_rows(dataset.split(split, seen), settings.rows, seed) for split in splits}
     total, done, worst, counts = sum(len(rows[1]) for rows in chosen.values()), 0, 0.0, {}
     for split, (images, labels, samples) in chosen.items():
@@ -50,30 +53,142 @@ def components(
             device=work.device,
             dtype=settings.dtype,
             part_rows=settings.part_rows,
-            meta={"split": split, "target": target.digest, "disentanglers": [ref.digest for ref in disentanglers]},
+            meta={
+                "split": split,
+                "target": target.digest,
+                "disentanglers": [[r.digest for r in refs] for refs in disentanglers],
+            },
             progress=lambda n, _, before=done: work.progress.count(before + n, total),  # type: ignore[misc]
         )
         worst, done, counts[split] = max(worst, error), done + len(labels), len(labels)
     return {"rows": counts, "rounding": worst, "shape": list(teacher.shape), "orders": [net.order for net in nets]}
 
 
+def _opened(work: Work, chains: list[list[ArtifactRef]]) -> list[list[Disentangler]]:
+    from featcx_core.nets.disentangler import Disentangler
+    from featcx_core.nets.weights import read_network
+
+    return [[read_network(work.path(ref), Disentangler, work.device) for ref in refs] for refs in chains]
+
+
+@stage("chains")
+def chains(
+    work: Work,
+    *,
+    data: ArtifactRef,
+    target: ArtifactRef,
+    disentanglers: list[list[ArtifactRef]],
+    continued: list[list[ArtifactRef]],
+    rows: int | Literal["all"],
+    rows_seed: int,
+    settings: AnalysisSpec,
+    seed: int,
+) -> dict[str, Any]:
+    """Second moments of all that the chains made of a feature, over the pool's rows: what they share, what depth adds.
+
+    Args:
+        target: a target, or a disentangler, whose output is then the feature (the null target).
+        continued: of each chain the nets before the higher orders, trained on beside them; empty lists for none.
+    """
+    from featcx_core.analysis.chains import chain_moments
+    from featcx_core.analysis.components import sample_rows
+    from featcx_core.data.images import Dataset
+    from tasks.train import feature_of
+
+    dataset = Dataset.load(work.path(data))
+    feature, _ = feature_of(work.path(target), work.device)
+    nets, others = _opened(work, disentanglers), _opened(work, continued)
+    images = sample_rows(dataset.split("pool"), rows, rows_seed)[0]
+    batches = (dataset.normalise(part.to(work.device)) for part in images.split(128))
+    orders = [net.order for net in nets[0]]
+    found = chain_moments(
+        feature,
+        nets,
+        others if others[0] else (),
+        orders,
+        batches,
+        len(images),
+        bootstrap=settings.bootstrap,
+        seed=seed,
+        device=work.device,
+    )
+    found.save(work.folder)
+    return {"orders": orders, "chains": len(nets)}
+
+
 @stage("significance")
-def significance(work: Work, *, components: ArtifactRef, settings: AnalysisSpec, seed: int) -> dict[str, Any]:
-    """Significance and residuals with intervals."""
+def significance(
+    work: Work,
+    *,
+    components: ArtifactRef,
+    chains: ArtifactRef,
+    null: ArtifactRef | None,
+    draws: tuple[int, ...],
+    settings: AnalysisSpec,
+    seed: int,
+) -> dict[str, Any]:
+    """Significance, as published and what chains share of it, residuals and gains with intervals.
+
+    `draws`: samples that the net of each order was trained on in a chain, warm starts counted in.
+    """
     from safetensors.torch import save_file
 
+    from featcx_core.analysis.chains import Chains
     from featcx_core.analysis.components import ComponentTable
     from featcx_core.analysis.significance import measure_significance
 
     tables = {split: ComponentTable.open(work.path(components) / split) for split in SPLITS}
     result = measure_significance(
-        tables, bootstrap=settings.bootstrap, confidence=settings.confidence, seed=seed, device=work.device
+        tables,
+        bootstrap=settings.bootstrap,
+        confidence=settings.confidence,
+        seed=seed,
+        device=work.device,
+        chains=Chains.load(work.path(chains)),
+        null=Chains.load(work.path(null)) if null else None,
     )
+    result = result._replace(orders=result.orders.assign(draws=draws))
     for name in ("orders", "splits", "covariance"):
         getattr(result, name).to_parquet(work.folder / f"{name}.parquet")
     save_file(result.moments._asdict(), work.folder / "moments.safetensors")
     save_file({name: t.contiguous() for name, t in result.draws.items()}, work.folder / "draws.safetensors")
     return {"feature_variance": result.feature_variance}
+
+
+@stage("spread")
+def spread(
+    work: Work,
+    *,
+    data: ArtifactRef,
+    target: ArtifactRef,
+    disentanglers: list[list[ArtifactRef]],
+    exemplary: list[ArtifactRef] | None,
+    ridges: tuple[float, ...],
+    rows: int,
+    rows_seed: int,
+) -> dict[str, Any]:
+    """How far effectiveness, over-fitting and decodability move with the chain: each chain's own, and the variance."""
+    from safetensors.torch import load_file
+
+    from featcx_core.analysis.components import decompose, sample_rows
+    from featcx_core.data.images import Dataset
+    from featcx_core.nets.targets import TargetNet
+    from featcx_core.nets.weights import read_network
+    from featcx_core.shapley.replicates import measure_chain, variance_over_chains
+
+    dataset = Dataset.load(work.path(data))
+    net = read_network(work.path(target), TargetNet, work.device)
+    others = [read_network(work.path(ref), TargetNet, work.device).feature for ref in exemplary or ()]
+    seen = load_file(work.path(target) / "seen.safetensors")["seen"]
+    chosen = {split: sample_rows(dataset.split(split, seen), rows, rows_seed) for split in ("pool", "seen", "test")}
+    images = {split: dataset.normalise(part.to(work.device)) for split, (part, _, _) in chosen.items()}
+    found = []
+    for chain in _opened(work, disentanglers):
+        phi = {own.order: own for own in chain}
+        tables = {split: decompose(net.feature, phi, x, chosen[split][1]) for split, x in images.items()}
+        found.append(measure_chain(tables, net.head, others, images, ridges=ridges, device=work.device))
+    variance_over_chains([own.order for own in chain], found).to_parquet(work.folder / "spread.parquet")
+    return {"chains": len(found), "rows": rows}
 
 
 @stage("shapley", label="{split} {part}")

@@ -33,6 +33,7 @@ def comparison(work: Work, *, networks: dict[str, Refs], settings: AnalysisSpec)
 
 
 def _measured(work: Work, refs: Refs) -> Measured:
+    import pandas as pd
     from safetensors.torch import load_file
 
     from featcx_core.analysis.comparison import COMPARED, Measured
@@ -44,4 +45,12 @@ def _measured(work: Work, refs: Refs) -> Measured:
             frame = frame[frame.quantity == "component"] if "quantity" in frame else frame
             values[name] = frame[name].to_numpy()
             draws[name] = load_file(work.path(ref) / "draws.safetensors")[name]
-    return Measured(tuple(frames["significance"].order.tolist()), values, draws)
+    orders, moved = frames["significance"], refs["spread"]
+    assert moved is not None
+    table = pd.read_parquet(work.path(moved) / "spread.parquet")
+    spread = {str(metric): rows.variance.to_numpy() for metric, rows in table.groupby("metric")}
+    spread["cross_seed"] = orders.cross_seed_variance.to_numpy()
+    if "reliability" in frames:
+        spread["reliability"] = frames["reliability"].reliability_variance.to_numpy()
+    chains = work.store.manifest(moved)["metrics"]["chains"]
+    return Measured(tuple(orders.order.tolist()), values, draws, spread, chains)

@@ -61,7 +61,7 @@ def task_weights(
     *,
     data: ArtifactRef,
     learner: ArtifactRef,
-    disentanglers: list[ArtifactRef],
+    disentanglers: list[list[ArtifactRef]],
     depth: int,
     task_seed: int,
     rows: int | Literal["all"],
@@ -71,11 +71,16 @@ def task_weights(
     from featcx_core.analysis.components import sample_rows
     from featcx_core.analysis.tasknet import measure_weights
     from featcx_core.data.images import Dataset
-    from featcx_core.nets.disentangler import Disentangler
+    from featcx_core.nets.disentangler import Disentangler, Ensemble
     from featcx_core.nets.weights import read_network
 
     dataset = Dataset.load(work.path(data))
-    net, *chain = (read_network(work.path(ref), Disentangler, work.device) for ref in (learner, *disentanglers))
+    net, *nets = (
+        read_network(work.path(ref), Disentangler, work.device)
+        for ref in (learner, *(ref for chain in disentanglers for ref in chain))
+    )
+    players = len(disentanglers[0])
+    chain = [Ensemble(nets[i::players]) for i in range(players)]
     images = sample_rows(dataset.split("pool"), rows, rows_seed)[0]
     batches = (dataset.normalise(part.to(work.device)) for part in images.split(250))
     frame = measure_weights(net, {phi.order: phi for phi in chain}, batches, len(images), work.device)

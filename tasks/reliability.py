@@ -97,15 +97,17 @@ def reliability(
     *,
     data: ArtifactRef,
     components: ArtifactRef,
-    trunks: list[ArtifactRef],
-    cycles: list[ArtifactRef],
+    chains: ArtifactRef,
+    trunks: list[list[ArtifactRef]],
+    cycles: list[list[ArtifactRef]],
     rounds: int,
     settings: AnalysisSpec,
     seed: int,
 ) -> dict[str, Any]:
-    """Reliable and unreliable parts of every order."""
+    """Reliable and unreliable parts of every order, read off trunks and cycles, chain by chain."""
     from safetensors.torch import load_file, save_file
 
+    from featcx_core.analysis.chains import Chains
     from featcx_core.analysis.components import ComponentTable
     from featcx_core.analysis.reliability import measure_reliability
     from featcx_core.data.images import Dataset
@@ -113,9 +115,10 @@ def reliability(
     from featcx_core.nets.weights import read_network
 
     dataset = Dataset.load(work.path(data))
-    nets = [read_network(work.path(ref), Trunk, work.device) for ref in trunks]
-    stored = [load_file(work.path(ref) / "cycle.safetensors") for ref in cycles]
-    back = [[maps[f"h{k}"].to(work.device) for k in range(len(nets[0].maps))] for maps in stored]
+    nets = [[read_network(work.path(ref), Trunk, work.device) for ref in chain] for chain in trunks]
+    stored = [[load_file(work.path(ref) / "cycle.safetensors") for ref in chain] for chain in cycles]
+    count = len(nets[0][0].maps)
+    back = [[[maps[f"h{k}"].to(work.device) for k in range(count)] for maps in chain] for chain in stored]
     result = measure_reliability(
         ComponentTable.open(work.path(components) / "pool"),
         nets,
@@ -126,6 +129,7 @@ def reliability(
         confidence=settings.confidence,
         seed=seed,
         device=work.device,
+        chains=Chains.load(work.path(chains)),
     )
     result.orders.to_parquet(work.folder / "orders.parquet")
     save_file({name: t.contiguous() for name, t in result.draws.items()}, work.folder / "draws.safetensors")

@@ -101,7 +101,7 @@ def disentangler(
     from featcx_core.training.teaching import taught_disentangler
 
     dataset = Dataset.load(work.path(data))
-    feature, shape = _feature(work.path(target), work.device)
+    feature, shape = feature_of(work.path(target), work.device)
     own = load_file(work.path(target) / "seen.safetensors")["seen"] if images == "seen" else dataset.pool
     net, history = taught_disentangler(
         blocks,
@@ -119,7 +119,7 @@ def disentangler(
     return {"order": net.order, "loss": history.loss[-1]}
 
 
-def _feature(folder: Path, device: torch.device) -> tuple[nn.Module, tuple[int, int, int]]:
+def feature_of(folder: Path, device: torch.device) -> tuple[nn.Module, tuple[int, int, int]]:
     """The feature of the net in a folder, and its shape: a target's at its layer, a disentangler's output (Task-n)."""
     from featcx_core.nets.disentangler import Disentangler
     from featcx_core.nets.targets import TargetNet

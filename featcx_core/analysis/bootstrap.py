@@ -44,10 +44,14 @@ class Covariance(NamedTuple):
 
     def variance(self, combination: Tensor) -> tuple[Tensor, Tensor]:
         """Variance of Σ_k a_k x_k for a (…, K): value (…) and draws (B, …)."""
-        a = combination.double()
+        return self.between(combination, combination)
+
+    def between(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Covariance of Σ_k a_k x_k and Σ_k b_k x_k for a, b (…, K): value (…) and draws (B, …)."""
+        a, b = first.double(), second.double()
         return (
-            torch.einsum("...i,ij,...j->...", a, self.value, a),
-            torch.einsum("...i,bij,...j->b...", a, self.draws, a),
+            torch.einsum("...i,ij,...j->...", a, self.value, b),
+            torch.einsum("...i,bij,...j->b...", a, self.draws, b),
         )
 
 

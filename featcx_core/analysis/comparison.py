@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
 from torch import Tensor
 
-from featcx_core.analysis.bootstrap import interval
+from featcx_core.analysis.spread import errors
 from featcx_core.errors import InputError
 from featcx_core.metrics import METRICS
 
@@ -26,19 +24,25 @@ class Measured(NamedTuple):
         values: metric → L values.
         draws: metric → bootstrap draws (B, L). Networks whose samples and bootstrap seed agree share each draw, so the
             difference of their draws is a paired bootstrap.
+        spread: metric → estimated variance over chains of disentanglers (L,); a metric without has no p-value.
+        chains: K, each variance's degrees of freedom being K − 1.
     """
 
     orders: tuple[int, ...]
     values: Mapping[str, np.ndarray]
     draws: Mapping[str, Tensor]
+    spread: Mapping[str, np.ndarray]
+    chains: int
 
 
 def compare_networks(original: Measured, variants: Mapping[str, Measured], confidence: float) -> pd.DataFrame:
     """A row a (variant, metric, order): original, variant, difference with its interval, p and Holm-adjusted p.
 
-    p-values are two-sided and normal, from the bootstrap's standard error: a percentile p cannot fall below 1/B, which
-    adjusting over dozens of comparisons would make blind. `adjusted_over` says over how many p-values Holm's method went.
-    A difference whose draws are not finite (an over-fitting ratio without a reading) gets no p-value.
+    A difference has two sources of error: the images, by a paired bootstrap, and the disentanglers' seeds, by the spread
+    over the chains of both networks, moderated over all orders and variants of a metric (see `spread`; over all metrics
+    together, one that chains move more than others was called different too often). Intervals and two-sided p-values are
+    Student's. `adjusted_over` says over how many p-values Holm's method went. Without a p-value: what has one chain, whose
+    seeds' part is not known; and a difference whose draws are not finite (an over-fitting ratio without a reading).
 
     Raises:
         InputError: when the networks were not analysed at the same orders.
@@ -53,25 +57,31 @@ def compare_networks(original: Measured, variants: Mapping[str, Measured], confi
             if metric not in original.draws or metric not in variant.draws:
                 continue
             apart = (variant.draws[metric] - original.draws[metric]).numpy()
-            for i, order in enumerate(original.orders):
-                difference = float(variant.values[metric][i] - original.values[metric][i])
-                error = float(apart[:, i].std(ddof=1))
-                usable = bool(np.isfinite(apart[:, i]).all()) and error > 0 and math.isfinite(difference)
-                low, high = interval(apart[:, i], confidence) if usable else (math.nan, math.nan)
-                rows.append(
-                    {
-                        "variant": name,
-                        "metric": metric,
-                        "order": order,
-                        "original": float(original.values[metric][i]),
-                        "value": float(variant.values[metric][i]),
-                        "difference": difference,
-                        "difference_low": low,
-                        "difference_high": high,
-                        "p": float(2 * norm.sf(abs(difference) / error)) if usable else math.nan,
-                    }
-                )
+            unknown = np.full(len(original.orders), np.nan)
+            moved = variant.spread.get(metric, unknown) + original.spread.get(metric, unknown)
+            with np.errstate(invalid="ignore"):  # of ratios without a reading
+                images = apart.var(0, ddof=1)
+            rows += [
+                {
+                    "variant": name,
+                    "metric": metric,
+                    "order": order,
+                    "original": float(original.values[metric][i]),
+                    "value": float(variant.values[metric][i]),
+                    "images": images[i],
+                    "chains": moved[i],
+                }
+                for i, order in enumerate(original.orders)
+            ]
     frame = pd.DataFrame(rows)
+    frame.insert(5, "difference", frame.value - frame.original)
+    freedom = max(1, original.chains - 1) + max(1, min(v.chains for v in variants.values()) - 1)
+    for _, own in frame.groupby("metric"):
+        error = errors(own.images.to_numpy(), own.chains.to_numpy(), freedom)
+        difference = own.difference.to_numpy()
+        ends = error.interval(difference, confidence)
+        frame.loc[own.index, ["difference_low", "difference_high", "p"]] = np.stack([*ends, error.p(difference)], 1)
+    frame = frame.drop(columns=["images", "chains"])
     frame["p_holm"] = holm(frame.p.to_numpy())
     frame["adjusted_over"] = int(frame.p.notna().sum())
     return frame
@@ -102,7 +112,7 @@ def changes(frame: pd.DataFrame, variant: str, level: float = 0.05) -> list[str]
         if words:
             sentences.append(f"{COMPARED[metric].noun} is {' and '.join(words)}.")
     if not sentences:
-        sentences = ["No metric differs at any order by more than sampling explains."]
+        sentences = ["No metric differs at any order by more than images and seeds of the disentanglers explain."]
     return [*sentences, *_claim(own, variant, level)]
 
 
@@ -115,8 +125,8 @@ def _claim(own: pd.DataFrame, variant: str, level: float) -> list[str]:
         held = [len(d) > 0 and bool((d > 0).all()) for d in changes]
     elif variant in ("pruned", "quantised"):
         claim = "compression touches mostly low orders and leaves reliability alone"
-        moved = clear[clear.metric == "significance"]
-        size = own[own.metric == "significance"].set_index("order").difference.abs()
+        moved = clear[clear.metric == "cross_seed"]
+        size = own[own.metric == "cross_seed"].set_index("order").difference.abs()
         held = [not moved.empty and size.iloc[0] == size.max(), clear[clear.metric == "decodability"].empty]
     else:
         return []

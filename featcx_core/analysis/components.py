@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -181,14 +181,14 @@ def sample_rows(
     return split[0][chosen], split[1][chosen], split[2][chosen]
 
 
-def _split(feature: Forward, disentanglers: dict[int, Forward], x: Tensor) -> tuple[Tensor, list[Tensor]]:
+def _split(feature: Forward, disentanglers: Mapping[int, Forward], x: Tensor) -> tuple[Tensor, list[Tensor]]:
     """f, and c^(l) = Φ^(l) − Φ^(l') of each order with Δf = f − Φ^(L) last."""
     f, phi = feature(x).float(), [net(x).float() for net in disentanglers.values()]
     return f, [above - below for above, below in zip([*phi, f], [torch.zeros_like(f), *phi], strict=True)]
 
 
 @torch.no_grad()
-def decompose(feature: Forward, disentanglers: dict[int, Forward], images: Tensor, labels: Tensor) -> ComponentTable:
+def decompose(feature: Forward, disentanglers: Mapping[int, Forward], images: Tensor, labels: Tensor) -> ComponentTable:
     """The components of normalised images (n, C, H, W) in memory, for data of notebook size."""
     columns = [_split(feature, disentanglers, x)[1] for x in images.split(250)]
     maps = torch.cat([torch.stack(part, 1) for part in columns])
@@ -198,7 +198,7 @@ def decompose(feature: Forward, disentanglers: dict[int, Forward], images: Tenso
 @torch.no_grad()
 def extract(
     feature: Forward,
-    disentanglers: dict[int, Forward],
+    disentanglers: Mapping[int, Forward],
     images: Tensor,
     labels: Tensor,
     samples: Tensor,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from featcx_core.analysis.bootstrap import interval, variances
+from featcx_core.analysis.chains import Chains
 from featcx_core.analysis.components import ComponentTable
 from featcx_core.kernels import kernel
 from featcx_core.nets.trunk import Trunk
@@ -152,7 +153,8 @@ class Reliability(NamedTuple):
 
     Columns: `fit` Var[gψ]/Var[Φ], `shrinkage` Var[gψ_R]/Var[gψ], their product `reliability` Var[Φ^reli]/Var[Φ] with its
     interval; per component `component_ratio` Var[c^reli]/Var[c] (no share: it can pass 1, which `above_one` flags),
-    `reliable_share` Var[c^reli]/Var[f] and `unreliable_share` Var[c − c^reli]/Var[f]. `draws`: column → (B, L).
+    `reliable_share` Var[c^reli]/Var[f] and `unreliable_share` Var[c − c^reli]/Var[f]; `reliability_variance`, the estimated
+    variance of `reliability` over chains, NaN for one. `draws`: column → (B, L).
     """
 
     orders: pd.DataFrame
@@ -162,8 +164,8 @@ class Reliability(NamedTuple):
 @torch.no_grad()
 def measure_reliability(
     table: ComponentTable,
-    trunks: Sequence[Trunk],
-    back: Sequence[Sequence[Tensor]],
+    trunks: Sequence[Sequence[Trunk]],
+    back: Sequence[Sequence[Sequence[Tensor]]],
     images: Callable[[Tensor], Tensor],
     *,
     rounds: int,
@@ -171,38 +173,46 @@ def measure_reliability(
     confidence: float,
     seed: int,
     device: torch.device | str = "cpu",
+    chains: Chains | None = None,
 ) -> Reliability:
     """Reliability over the rows of a table (the pool's), METHOD §5; Ren et al. 2021, eqs. 5 to 7.
 
+    As Φ, Φ^reli of an order is the mean of what its chains give.
+
     Args:
         table: the components.
-        trunks, back: ψ with g_k, and h_k, of each order.
+        trunks, back: of each chain, ψ with g_k, and h_k, of each order.
         images: sample numbers to normalised images.
         rounds: R at which the reliable part is read.
+        chains: of the disentanglers, as many: for how far the ratio moves with the chain.
     """
-    players = len(table.orders)
-    through = [trunk.own_scale * trunk.matrices()[0] for trunk in trunks]
-    there = [trunk.own_scale * reliable_map(trunk.matrices(), h, rounds) for trunk, h in zip(trunks, back, strict=True)]
-    g, reader = torch.stack(through).to(device), torch.stack(there).float().to(device)
+    players, k = len(table.orders), len(trunks)
+    nets, ends_of = [net for chain in trunks for net in chain], [h for chain in back for h in chain]
+    there = [net.own_scale * reliable_map(net.matrices(), h, rounds) for net, h in zip(nets, ends_of, strict=True)]
+    g = torch.stack([net.own_scale * net.matrices()[0] for net in nets]).to(device)
+    reader = torch.stack(there).float().to(device)
 
-    def maps() -> Iterator[Tensor]:  # (b, 2L + 1, C, H·W): components, residual, ψ of each order
+    def maps() -> Iterator[Tensor]:  # (b, L + 1 + KL, C, H·W): components, residual, ψ of each chain and order
         for batch in table.batches([*table.tensor_columns, "sample"], 128):
             x = images(batch["sample"])
             parts = [batch[name].float().to(device) for name in table.tensor_columns]
-            yield torch.stack([*parts, *(trunk.psi(x).float() for trunk in trunks)], 1).flatten(3)
+            yield torch.stack([*parts, *(net.psi(x).float() for net in nets)], 1).flatten(3)
 
     def quantities(samples: Tensor) -> Tensor:
-        """(b, 6L + 1, C·H·W): Φ, gψ, Φ^reli, c, c^reli and c − c^reli of each order, then f."""
-        of_maps = samples.unflatten(1, (2 * players + 1, table.shape[0], -1))
-        c, residual, psi = of_maps.split([players, 1, players], 1)
-        reliable, phi = reader @ psi, c.cumsum(1)
+        """(b, 6L + 1 + KL, C·H·W): Φ, gψ, Φ^reli, c, c^reli and c − c^reli of each order, f, each chain's Φ^reli."""
+        of_maps = samples.unflatten(1, ((1 + k) * players + 1, table.shape[0], -1))
+        c, residual, psi = of_maps.split([players, 1, k * players], 1)
+        each, phi = reader @ psi, c.cumsum(1)
+        through, reliable = (x.unflatten(1, (k, players)).mean(1) for x in (g @ psi, each))
         c_reliable = torch.cat([reliable[:, :1], reliable.diff(dim=1)], 1)
-        return torch.cat([phi, g @ psi, reliable, c, c_reliable, c - c_reliable, phi[:, -1:] + residual], 1).flatten(2)
+        own = [phi, through, reliable, c, c_reliable, c - c_reliable, phi[:, -1:] + residual, each]
+        return torch.cat(own, 1).flatten(2)
 
     value, drawn = variances(maps(), quantities, len(table), bootstrap, seed, device)
-    names = ("phi", "through", "reliable", "c", "c_reliable", "unreliable")
-    variance = {name: value[i * players : (i + 1) * players] for i, name in enumerate(names)} | {"f": value[-1:]}
-    draw = {name: drawn[:, i * players : (i + 1) * players] for i, name in enumerate(names)} | {"f": drawn[:, -1:]}
+    names, whole = ("phi", "through", "reliable", "c", "c_reliable", "unreliable"), 6 * players
+    variance = {name: value[i * players : (i + 1) * players] for i, name in enumerate(names)}
+    draw = {name: drawn[:, i * players : (i + 1) * players] for i, name in enumerate(names)}
+    variance["f"], draw["f"] = value[whole : whole + 1], drawn[:, whole : whole + 1]
     ratios = {
         "fit": ("through", "phi"),
         "shrinkage": ("reliable", "through"),
@@ -223,4 +233,9 @@ def measure_reliability(
         }
     frame = pd.DataFrame(columns)
     frame["above_one"] = frame.component_ratio > 1
+    frame["reliability_variance"] = float("nan")
+    if chains is not None and k == chains.chains > 1:
+        own = torch.stack([chains.moments.variance(chains.phi(i))[0] for i in range(k)])
+        each = value[whole + 1 :].cpu().view(k, players)
+        frame["reliability_variance"] = ((each / own).var(0) / k).numpy()
     return Reliability(frame, draws)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from featcx_core.analysis.bootstrap import Covariance, component_covariance, interval
+from featcx_core.analysis.chains import Chains, chain_frame, cross_seed
 from featcx_core.analysis.components import ComponentTable
 
 GAP_FLAG = 0.10
@@ -22,7 +23,8 @@ class Significance(NamedTuple):
     Attributes:
         orders: a row an order: significance, residual, explained (the increment of explained variance; the increments and
             the last residual sum to one), each with the ends of its interval; residual_rises flags an order that fits
-            worse than a shallower one.
+            worse than a shallower one. With chains also what `chain_frame` gives, whose interval of the residual counts,
+            and reproducible_share, cross_seed / significance.
         splits: a row a (split, order): residual Var[f − Φ^(l)] / Var[f] within that split, and gap, by how much the
             test residual exceeds it relatively; gap_flag where that passes 10%.
         covariance: a row a pair of components: covariance as a share of Var[f], 'residual' being one of them.
@@ -46,6 +48,8 @@ def measure_significance(
     confidence: float,
     seed: int,
     device: torch.device | str = "cpu",
+    chains: Chains | None = None,
+    null: Chains | None = None,
 ) -> Significance:
     """Significance over the pool, and the residual within each split (METHOD §4; Ren et al. 2021, eq. 4).
 
@@ -53,10 +57,19 @@ def measure_significance(
         tables: the components of 'pool' and of any other splits.
         bootstrap: draws of the intervals, which resample the images of the pool.
         confidence: coverage of the intervals.
+        chains: what the chains of these components share, over the same images.
+        null: the same of the null target.
     """
     pool = tables["pool"]
     moments = component_covariance(pool, bootstrap, seed, device)
     frame, draws = order_frame(pool.orders, moments, confidence)
+    if chains is not None:
+        more = chain_frame(chains, null, confidence)
+        if chains.chains == 1:  # its spread is not known: the images' own interval stays
+            more = more.drop(columns=["residual_low", "residual_high"])
+        frame = frame.assign(**more.drop(columns=["order", "residual"]))
+        frame["reproducible_share"] = frame.cross_seed / frame.significance
+        draws |= {"cross_seed": torch.from_numpy(cross_seed(chains).draws)}
     total = float(moments.value.sum())
     names = [*map(str, pool.orders), "residual"]
     pairs = [

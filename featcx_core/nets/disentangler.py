@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -134,3 +135,21 @@ class Disentangler(nn.Module):
             for block in blocks[len(sources) :] if identity else []:
                 assert isinstance(block, Block)
                 nn.init.zeros_(block.norm.weight)
+
+
+class Ensemble(nn.Module):
+    """Φ of one order: the mean of what the nets of its chains give, each of which has that order's nonlinear layers.
+
+    Args:
+        nets: disentanglers of one shape, a chain each.
+    """
+
+    def __init__(self, nets: Sequence[Disentangler]) -> None:
+        super().__init__()
+        self.nets, first = nn.ModuleList(nets), nets[0]
+        self.order, self.in_shape, self.out_shape = first.order, first.in_shape, first.out_shape
+        self.configs = [net.config for net in nets]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (n, C, H, W) to features of `out_shape`."""
+        return torch.stack([net(x) for net in self.nets]).mean(0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from featcx_core.data.images import Dataset
-from featcx_core.nets.disentangler import Disentangler
+from featcx_core.nets.disentangler import Disentangler, Ensemble
 from featcx_core.nets.targets import TargetNet
 from featcx_core.nets.weights import save_network
 
@@ -18,7 +18,8 @@ class ImprovedNet(nn.Module):
     """Φ^(l), then the target's head: images (n, C, H, W) to logits (n, classes).
 
     Args:
-        disentangler, target: configurations of the two nets; of the target only the head is kept.
+        disentanglers, target: configurations of the nets; Φ is the mean of the disentanglers, of the target only the head
+            is kept.
         classes: class names.
         mean, std: of the pixels in [0, 1], a value a channel.
     """
@@ -28,16 +29,16 @@ class ImprovedNet(nn.Module):
 
     def __init__(
         self,
-        disentangler: dict[str, Any],
+        disentanglers: tuple[dict[str, Any], ...],
         target: dict[str, Any],
         classes: tuple[str, ...],
         mean: tuple[float, ...],
         std: tuple[float, ...],
     ) -> None:
         super().__init__()
-        self.config = {"disentangler": disentangler, "target": target, "classes": classes, "mean": mean, "std": std}
+        self.config = {"disentanglers": disentanglers, "target": target, "classes": classes, "mean": mean, "std": std}
         self.classes = classes
-        self.disentangler = Disentangler(**disentangler)
+        self.disentangler = Ensemble([Disentangler(**config) for config in disentanglers])
         self.head = TargetNet(**target).head
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
@@ -48,10 +49,10 @@ class ImprovedNet(nn.Module):
         return self.head(self.disentangler((pixels - self.mean) / self.std))
 
 
-def improved_net(disentangler: Disentangler, target: TargetNet, data: Dataset) -> ImprovedNet:
+def improved_net(disentangler: Ensemble, target: TargetNet, data: Dataset) -> ImprovedNet:
     """The network that uses the head of `target` on what `disentangler` makes of an image, with their weights."""
     mean, std = tuple(data.mean.tolist()), tuple(data.std.tolist())
-    net = ImprovedNet(disentangler.config, target.config, data.classes, mean, std)
+    net = ImprovedNet(tuple(disentangler.configs), target.config, data.classes, mean, std)
     net.disentangler.load_state_dict(disentangler.state_dict())
     net.head.load_state_dict(target.head.state_dict())
     return net.eval()

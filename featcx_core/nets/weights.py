@@ -84,4 +84,6 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
 
 def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _tuples(entry) for name, entry in value.items()}
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

@@ -27,7 +27,7 @@ from featcx_core.notebook.analysis import Analysis
 from featcx_core.notebook.given import Given, Pixels, as_dataset, own_copy, pair_of, rescaled
 from featcx_core.seeds import derive_seed
 from featcx_core.shapley.games import outcome, played
-from featcx_core.specs import Numerics, Precision, RunSpec, ScheduleSpec, at_depth, validate
+from featcx_core.specs import Numerics, Precision, RunSpec, ScheduleSpec, at_depth, drawn, validate
 from featcx_core.training.fit import Step, resolve_precision
 from featcx_core.training.replay import reproducible
 from featcx_core.training.teaching import score_target, taught_disentangler
@@ -247,7 +247,7 @@ def measure(
     scores = score_target(target.whole, given.data, given.seen, device)
     return {
         "frames": {
-            "significance": significance.orders,
+            "significance": significance.orders.assign(draws=drawn(spec.disentangler)),
             "splits": significance.splits,
             "covariance": significance.covariance,
             "effectiveness": effective,
@@ -302,6 +302,8 @@ def _spec(
             "disentangler": {
                 "blocks": [(order - 1) // 3 for order in orders],
                 "width": width,
+                "chains": 1,
+                "continuation": False,
                 "schedule": schedule.model_dump(),
                 "draws": budget,
                 "batches": BATCHES,

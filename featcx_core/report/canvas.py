@@ -15,7 +15,7 @@ from matplotlib.container import Container
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from featcx_core.wording import Frames, counts
+from featcx_core.wording import Frames, counts, unresolved
 
 WIDTH, HEIGHT = 5.6, 3.9  # inches: a paper's column and a half; 12 pt stay legible on a phone
 TEXT, LEGEND, SMALL = 12, 11, 10.5  # points
@@ -119,6 +119,9 @@ def points(
         capsize=3,
         markerfacecolor=colour if filled else axis.get_facecolor(),
     )
+    if (hollow := unresolved(frame)).any():
+        style: dict[str, Any] = {"color": colour, "markersize": 5 if thin else 7, "markeredgewidth": 1.6, "zorder": 4}
+        axis.plot(x[hollow], frame[name].to_numpy(float)[hollow], marker, markerfacecolor=axis.get_facecolor(), **style)
 
 
 def bars(
@@ -133,7 +136,9 @@ def bars(
 ) -> None:
     """Bars with whiskers, in the theme's `colour`-th series colour."""
     value = frame[name].to_numpy(float)
-    axis.bar(x, value, width, color=theme.series[colour], label=label)
+    drawn = axis.bar(x, value, width, color=theme.series[colour], edgecolor=theme.series[colour], label=label)
+    for patch, open_ in zip(drawn.patches, unresolved(frame), strict=True):
+        patch.set(facecolor=theme.paper if open_ else theme.series[colour], linewidth=1.6)
     axis.errorbar(x, value, whiskers(frame, name), fmt="none", color=theme.ink, elinewidth=1.6, capsize=3)
 
 
@@ -219,6 +224,8 @@ def foot_line(frames: Frames, coverage: float | None, *splits: str) -> str:
     words = [f"n = {known} images"] if known else []
     if coverage is not None:
         words.append(f"whiskers: {100 * coverage:g}% bootstrap over images")
+    if "significance" in frames and unresolved(frames["significance"]).any():
+        words.append("open: not resolved at this budget and width")
     return "; ".join(words)
 
 

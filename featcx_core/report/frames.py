@@ -33,14 +33,19 @@ FRAMES = {
 
 
 def read_frames(refs: Mapping[str, ArtifactRef | None], path: Callable[[ArtifactRef], Path]) -> dict[str, pd.DataFrame]:
-    """The tables that exist, by name; `path` finds an artifact's folder."""
+    """The tables that exist, by name; `path` finds an artifact's folder. An order's metrics carry whether it is resolved."""
     import pandas as pd
 
-    return {
+    frames = {
         name: pd.read_parquet(path(ref) / f"{file}.parquet")
         for name, (stage, file) in FRAMES.items()
         if (ref := refs.get(stage)) is not None
     }
+    if "significance" in frames:
+        resolved = frames["significance"].set_index("order")["resolved"]
+        for name in {"reliability", "effectiveness"} & set(frames):
+            frames[name] = frames[name].assign(resolved=frames[name]["order"].map(resolved))
+    return frames
 
 
 def order_rows(frames: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
@@ -60,7 +65,8 @@ def _row(tables: Mapping[str, pd.DataFrame], order: int) -> dict[str, Any]:
         if metric.told:
             columns = [metric.source, *(f"{metric.source}_{end}" for end in ("low", "high") if metric.interval)]
             table = tables.get(metric.frame)
-            row[metric.name], *ends = [None if table is None else plain(table.at[order, name]) for name in columns]
+            own: Any = {} if table is None else table.loc[order]
+            row[metric.name], *ends = [plain(own[name]) if name in own else None for name in columns]
             row |= {f"{metric.name}_ci": ends} if ends else {}
     return row
 
@@ -84,7 +90,10 @@ def target_rows(refs: Mapping[str, ArtifactRef | None], store: Store) -> list[di
     gain = {f"gain{end}": chosen["gain"][name] for end, name in (("", "gain"), ("_low", "low"), ("_high", "high"))}
     scores["feature_variance"] = store.manifest(significance)["metrics"]["feature_variance"]
     own = scores | gain | {"chosen_order": chosen["chosen_order"]}
-    return [_flat(row) | own | {"chosen": row["order"] == chosen["chosen_order"]} for row in order_rows(frames)]
+    rows = [_flat(row) for row in order_rows(frames)]
+    for row in rows:  # beside the gain in accuracy of the order chosen for substitution
+        row |= {f"order_{name}": row.pop(name) for name in ("gain", "gain_low", "gain_high")}
+    return [row | own | {"chosen": row["order"] == chosen["chosen_order"]} for row in rows]
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from featcx_core.report.facets.significance import (
     draw_residuals,
     draw_significance,
     not_learned,
+    not_resolved,
     read_covariance,
     read_residuals,
     read_significance,
@@ -61,6 +62,7 @@ from featcx_core.wording import (
     one_sentence,
     percent,
     reached,
+    readable,
     records,
     with_interval,
 )
@@ -98,8 +100,9 @@ def coverage_words(frames: Frames, spec: Mapping[str, Any]) -> str:
     draws = f" ({analysis['bootstrap']:,} draws)" if "bootstrap" in analysis else ""
     n = ", ".join(f"{rows:,} {split}" for split, rows in counts(frames).items())
     return (
-        f"Values in brackets are {level}bootstrap intervals{draws} over images: they cover which images were drawn, not "
-        "the training procedure, which takes several seeds, and are not adjusted for the number of orders; "
+        f"Values in brackets are {level}bootstrap intervals{draws} over images and cover which images were drawn; those "
+        "of significance, residual and gain, and of differences between networks, cover the disentanglers' seeds too; none "
+        "is adjusted for the number of orders; "
         f"n = {n or 'an unknown number of'} images."
     )
 
@@ -131,6 +134,13 @@ def _simple_and_complex(frames: Frames) -> str:
         )
     half = len(rows) // 2
     below, above = rows[half - 1], [row["order"] for row in rows[half:]]
+    if open_ := [row["order"] for row in rows if row not in readable(rows)]:
+        clear = [row["order"] for row in readable(rows)]
+        return (
+            f"In this run {listed(clear) if clear else 'no order'} {'is' if len(clear) < 2 else 'are'} resolved and "
+            f"{listed(open_)} {'is' if len(open_) == 1 else 'are'} not, at this budget and width; all together explain "
+            f"{with_interval(explained[-1], 'reached')} of the feature's variance and {left} stays unexplained."
+        )
     return (
         f"In this run {with_interval(explained[half - 1], 'reached')} of the feature's variance is simple (explained up to "
         f"order {below['order']}, the lower {half} of {len(rows)} orders tried), {listed(above)} (complex) "
@@ -243,11 +253,11 @@ SECTIONS = (
     Section(
         "significance",
         "Significance",
-        "Var[c] / Var[f] an order, and what is explained up to it",
+        "what chains with other seeds share of Var[c] / Var[f] an order, and what is explained up to it",
         draw_significance,
         read_significance,
         {"significance": (ORDER, *columns("significance"))},
-        flags=lambda frames: [*not_learned(frames), *rising_residual(frames)],
+        flags=lambda frames: [*not_learned(frames), *not_resolved(frames), *rising_residual(frames)],
         paper=PAPER["significance"],
     ),
     Section(

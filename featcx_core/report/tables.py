@@ -41,6 +41,8 @@ class Column:
         value = row[self.name]
         if self.name == "overfitting" and not row["shapley_train"] > 0:
             return Cell("no reading", "")
+        if value is None:
+            return Cell("–", "")
         if isinstance(value, str) or self.show is None:
             return Cell(str(value), str(value), str(row[self.link]) if self.link else "")
         text = with_interval(row, self.name, self.show)

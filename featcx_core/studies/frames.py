@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from featcx_core.errors import InputError
-from featcx_core.metrics import METRICS, yes
+from featcx_core.metrics import METRICS, word, yes
 from featcx_core.studies import measures
 from featcx_core.studies.claims import assess
 from featcx_core.studies.measures import spread
@@ -27,7 +27,7 @@ BY_ORDER["overfitting"] += ("shapley_train",)  # whose sign says whether the rat
 TOLD = [metric for metric in METRICS if metric.told]
 VALUES = (
     *TARGET,
-    *(metric.name for metric in TOLD if metric.show is not yes),
+    *(metric.name for metric in TOLD if metric.show not in (yes, word)),
     *(f"{metric.name}_{end}" for metric in TOLD if metric.interval for end in ("low", "high")),
 )
 FLAGS = (*(metric.name for metric in TOLD if metric.show is yes), "chosen")
@@ -64,7 +64,7 @@ def frames_of(
     frames = {"sweep": sweep, "targets": _targets(sweep, links)}
     for name, columns in BY_ORDER.items():
         if sweep[name].notna().any():
-            frames[name] = over_seeds(sweep, columns)
+            frames[name] = over_seeds(sweep, tuple(column for column in columns if sweep[column].notna().any()))
     claims = assess(sweep, confidence)
     frames |= {f"claim_{k}": own.reset_index(drop=True) for k, own in claims.groupby(claims["statement"].str[0])}
     frames |= {

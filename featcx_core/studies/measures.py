@@ -13,6 +13,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from featcx_core.wording import significance_of, unresolved
+
 
 def targets_of(sweep: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """One row a target with `columns` that are the same on each of its rows."""
@@ -23,12 +25,19 @@ def mean_reliability(sweep: pd.DataFrame, column: str) -> pd.DataFrame:
     """Σ_l ρ^(l)·r^(l) / Σ_l ρ^(l) of each target as `value`: ρ its significance, r the reliability or what decodability has
     above its floor.
     """
+    sweep = sweep.assign(significance=_significance(sweep))
     r = sweep[column] - (sweep["decodability_floor"] if column == "decodability" else 0)
     rows = sweep.assign(weighted=sweep["significance"] * r)
     sums = rows[r.notna() & rows["significance"].notna()].groupby("target", sort=False)[["weighted", "significance"]]
     total = sums.sum()
     value = (total["weighted"] / total["significance"]).rename("value")
     return targets_of(sweep, []).merge(value, on="target")
+
+
+def _significance(sweep: pd.DataFrame) -> pd.Series:
+    """The significance of each row: what chains share, a share below zero being none; as published where there are none."""
+    name = significance_of(sweep)
+    return sweep[name].clip(lower=0) if name == "cross_seed" else sweep[name]
 
 
 def reliability_slopes(sweep: pd.DataFrame) -> pd.DataFrame:
@@ -61,7 +70,8 @@ def distances(sweep: pd.DataFrame) -> pd.DataFrame:
     """
     found: list[tuple[str, str, int, int, int, float]] = []
     for group, own in sweep.groupby("group", sort=False):
-        wide = own.pivot(index=["samples", "seed"], columns="order", values="significance").dropna()
+        shares = own.assign(significance=_significance(own))
+        wide = shares.pivot(index=["samples", "seed"], columns="order", values="significance").dropna()
         share = wide.div(wide.sum(axis=1), axis=0)
         sizes = share.index.get_level_values("samples")
         if len(share) == 0 or sizes.min() == sizes.max():
@@ -99,7 +109,7 @@ def shift(sweep: pd.DataFrame) -> pd.DataFrame:
 
 
 def peaks(sweep: pd.DataFrame) -> pd.DataFrame:
-    """Where each target's effectiveness peaks, against half its depth.
+    """Where each target's effectiveness peaks among the resolved orders, against half its depth.
 
     Returns:
         A row a target of known depth: target, group, samples, seed, depth, half, nearest (the tested order nearest to half,
@@ -110,6 +120,7 @@ def peaks(sweep: pd.DataFrame) -> pd.DataFrame:
         falls or only rises would look the same.
     """
     found = []
+    sweep = sweep[~unresolved(sweep)]
     for _, rows in sweep.dropna(subset=["effectiveness", "depth"]).groupby("target", sort=False):
         rows = rows.sort_values("order")
         orders, half = rows["order"].to_numpy(float), float(rows["depth"].iloc[0]) / 2
@@ -171,11 +182,12 @@ def peak_ratios(sweep: pd.DataFrame) -> pd.DataFrame:
 
 
 def overfitting_slopes(sweep: pd.DataFrame) -> pd.DataFrame:
-    """Slope of the over-fitting level on log2(samples), from stable values: group, seed, order, low, value, targets.
+    """Slope of the over-fitting level on log2(samples), of resolved orders where it is stable: group, seed, order, low,
+    value, targets.
 
     `low` marks the orders up to the median of the group's.
     """
-    stable = sweep[sweep["overfitting_stable"]].assign(value=lambda rows: rows["overfitting"])
+    stable = sweep[sweep["overfitting_stable"] & ~unresolved(sweep)].assign(value=lambda rows: rows["overfitting"])
     median = sweep.groupby("group")["order"].agg(lambda orders: float(np.median(orders.unique())))
     found = slopes(stable, ["group", "seed", "order"])
     return found.assign(low=found["order"].astype(float) <= found["group"].map(median).astype(float))

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 ShowFirst = Callable[[dict[str, Any]], None]
 MARKS = {"computed": ("✓", "green"), "cached": ("✓ Cached", "cyan"), "failed": ("✗", "red"), "running": ("…", "yellow")}
 LEGEND = (
-    "signif. = Var[c] / Var[f], residual = Var[f − Φ] / Var[f], over the pool; acc. Φ: the head's accuracy on Φ in "
-    "place of f. ?: not told apart from zero; !: above the residual of the order before."
+    "signif. = what chains with other seeds share of raw = Var[c] / Var[f], residual = Var[f − Φ] / Var[f], over the pool; "
+    "acc. Φ: the head's accuracy on Φ in place of f. ○: an order not resolved at this budget and width; ?: not told apart "
+    "from zero; !: above the residual of the order before."
 )
 
 
@@ -138,6 +139,7 @@ def summary_table(results: dict[str, Any]) -> Table:
         marks = {
             "overfitting": "" if _clear(row) else "?",
             "residual": "!" if row["residual_rises"] else "",
+            "order": " ○" if row["resolved"] in ("no", "negative") else "",
         }
         table.add_row(*(_cell(row[name], form) + marks.get(name, "") for name, (_, form) in columns.items()))
     return table

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from featcx_core.data.sources import image_shape, pool_counts, split_sizes
-from featcx_core.specs import DatasetSpec, Numerics, ScheduleSpec
+from featcx_core.specs import AnalysisSpec, DatasetSpec, Numerics, ScheduleSpec
 from flows.planning.cost import Count, Net, Step, feature_shape, parameters
 from flows.planning.loads import (
     DRAWING,
@@ -76,10 +76,16 @@ def compressed(data: Images, target: Trained, settings: Any, numerics: Numerics,
     return load((fine, *made.work), data, made.made, disk=made.disk)
 
 
+def taken_apart(target: Trained | Net) -> Trained:
+    """What is disentangled: a target, or a disentangler whose output is the feature."""
+    return target if isinstance(target, Trained) else Trained(target, target, tuple(target.settings["out_shape"]), 0)
+
+
 def disentangler(
-    data: Images, target: Trained, blocks: int, width: int, schedule: ScheduleSpec, numerics: Numerics, **_: Any
+    data: Images, target: Trained | Net, blocks: int, width: int, schedule: ScheduleSpec, numerics: Numerics, **_: Any
 ) -> Load:
     """Training of Φ at one depth."""
+    target = taken_apart(target)
     net = Net.of("disentangler", blocks=blocks, in_shape=data.shape, out_shape=target.shape, width=width)
     work = training(net, (target.feature,), data.shape, schedule, numerics)
     return load((work,), data, net, disk=4.0 * parameters(net))
@@ -118,18 +124,35 @@ def cycle(data: Images, trunk: Net, steps: int, rounds: int, rows: Any, **_: Any
 
 
 def components(
-    data: Images, target: Trained, disentanglers: list[Net], settings: Any, splits: Any = None, **_: Any
+    data: Images, target: Trained, disentanglers: list[list[Net]], settings: Any, splits: Any = None, **_: Any
 ) -> Load:
     """A forward pass of every net over the rows of the splits, and their files."""
+    players, every = len(disentanglers[0]), [net for chain in disentanglers for net in chain]
     sizes = data.sizes | {"seen": target.seen}
     rows = {s: chosen(sizes[s], settings.rows) for s in splits or ("pool", "validation", "seen", "test")}
-    table, n = Table(len(disentanglers), target.shape, rows), sum(rows.values())
-    nets = [forward(net, data.shape, n, 128) for net in (target.feature, *disentanglers)]
+    table, n = Table(players, target.shape, rows), sum(rows.values())
+    nets = [forward(net, data.shape, n, 128) for net in (target.feature, *every)]
     values = n * (table.players + 1.0) * table.elements
     size = values * (2 if settings.dtype == "float16" else 4)
     writing = Work(1, Count(0, 40.0 * values, 20.0 * n / 128))  # differences, rounding checked in float64, the files
-    held = 128 * 24.0 * (table.players + 2) * table.elements + 4.0 * sum(parameters(net) for net in disentanglers)
+    held = 128 * 24.0 * (table.players + 2) * table.elements + 4.0 * sum(parameters(net) for net in every)
     return load((*nets, writing), data, table, memory=held, disk=size)
+
+
+def chains(
+    data: Images,
+    target: Any,
+    disentanglers: list[list[Net]],
+    continued: list[list[Net]],
+    rows: Any,
+    settings: Any,
+    **_: Any,
+) -> Load:
+    """A forward pass of all chains' nets over the pool's rows, and the moments of what they give with bootstrap draws."""
+    nets, target = [net for chain in (*disentanglers, *continued) for net in chain], taken_apart(target)
+    n, k, d = chosen(data.sizes["pool"], rows), len(nets) + 1, math.prod(target.shape)
+    passes = tuple(forward(net, data.shape, n, 128) for net in (target.feature, *nets))
+    return bootstrapped((*passes, *covariance(n, k, d, settings.bootstrap)), n, k, d, settings.bootstrap)
 
 
 def significance(components: Table, settings: Any, **_: Any) -> Load:
@@ -138,6 +161,23 @@ def significance(components: Table, settings: Any, **_: Any) -> Load:
     others = [covariance(n, k, d, 0) for split, n in rows.items() if split != "pool"]
     pool = covariance(rows["pool"], k, d, settings.bootstrap)
     return bootstrapped((*pool, *sum(others, ())), rows["pool"], k, d, settings.bootstrap)
+
+
+def spread(
+    data: Images, target: Trained, disentanglers: list[list[Net]], exemplary: Any, rows: int, ridges: Any, **_: Any
+) -> Load:
+    """Of each chain by itself: components, coalitions and decodability, over a few rows and without draws."""
+    sizes = data.sizes | {"seen": target.seen}
+    table = Table(len(disentanglers[0]), target.shape, {s: chosen(sizes[s], rows) for s in ("pool", "seen", "test")})
+    n, works = sum(table.rows.values()), list[Work]()
+    for chain in disentanglers:
+        works += [forward(net, data.shape, n, 128) for net in (target.feature, *chain)]
+        for split in ("seen", "test"):
+            works += shapley(table, target, split, 0).work
+        if exemplary is not None:
+            few = AnalysisSpec(bootstrap=100)
+            works += decodability(data, table, exemplary, few, ridges).work
+    return load(tuple(works), data, memory=8.0 * n * (table.players + 1) * table.elements)
 
 
 def shapley(components: Table, target: Trained, split: str, part: int, **_: Any) -> Load:
@@ -180,12 +220,13 @@ def substitution(components: Table, target: Trained, **_: Any) -> Load:
     return load((head, Work(1, reading)), None)
 
 
-def reliability(data: Images, components: Table, trunks: list[Net], settings: Any, **_: Any) -> Load:
+def reliability(data: Images, components: Table, trunks: list[list[Net]], settings: Any, **_: Any) -> Load:
     """A forward pass of every ψ over the pool's rows, and bootstrap draws of what is stored; the maps of both."""
-    n, k, d = components.rows["pool"], 2 * components.players + 1, components.elements
-    nets = tuple(forward(net.part("psi"), data.shape, n, 128) for net in trunks)
+    every = [net for chain in trunks for net in chain]
+    n, k, d = components.rows["pool"], components.players + len(every) + 1, components.elements
+    nets = tuple(forward(net.part("psi"), data.shape, n, 128) for net in every)
     mapped = n + settings.bootstrap
-    through = Count(4.0 * mapped * components.players * components.shape[0] * d, 40.0 * mapped * components.players * d)
+    through = Count(4.0 * mapped * len(every) * components.shape[0] * d, 40.0 * mapped * len(every) * d)
     work = (*nets, Work(1, through, "products"), *covariance(n, k, d, settings.bootstrap))
     return bootstrapped(work, n, k, d, settings.bootstrap)
 
@@ -245,11 +286,11 @@ def task_learner(
     return load((work, passes, scores), data, Trained(net, net, shape, 0), disk=4.0 * parameters(net))
 
 
-def task_weights(data: Images, learner: Trained, disentanglers: list[Net], rows: Any, **_: Any) -> Load:
+def task_weights(data: Images, learner: Trained, disentanglers: list[list[Net]], rows: Any, **_: Any) -> Load:
     """A forward pass of the learner and its chain over the pool's rows."""
-    n, nets = chosen(data.sizes["pool"], rows), (learner.net, *disentanglers)
+    n, nets = chosen(data.sizes["pool"], rows), (learner.net, *(net for chain in disentanglers for net in chain))
     passes = tuple(forward(net, data.shape, n, 250) for net in nets)
-    return load((*passes, *covariance(n, len(nets), math.prod(learner.shape), 0)), data)
+    return load((*passes, *covariance(n, len(disentanglers[0]) + 1, math.prod(learner.shape), 0)), data)
 
 
 LOADS: dict[str, Callable[..., Load]] = {
@@ -262,7 +303,9 @@ LOADS: dict[str, Callable[..., Load]] = {
     "trunk": trunk,
     "cycle": cycle,
     "components": components,
+    "chains": chains,
     "significance": significance,
+    "spread": spread,
     "shapley": shapley,
     "effectiveness": effectiveness,
     "substitution": substitution,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
 from featcx_core.errors import InputError
 from featcx_core.specs import Numerics, RunSpec, RuntimeSpec
+
+FEWEST_STEPS = 10  # a tenth of a training's steps is warm-up
 
 
 def check(spec: RunSpec, store: Path) -> None:
@@ -26,7 +29,26 @@ def check(spec: RunSpec, store: Path) -> None:
         raise InputError(f"'{spec.target.net}' has no feature layer of its own; name one with target.layer.")
     check_architecture(spec)
     check_runtime(spec.runtime)
+    check_budget(spec)
     split_sizes(spec.dataset, spec.target.samples)
+
+
+def check_budget(spec: RunSpec) -> None:
+    """Whether every disentangler and trunk is trained for more than the warm-up of its schedule."""
+    from featcx_core.specs import shared_schedule
+
+    chains = spec.disentangler.chains
+    parts = {"disentangler": spec.disentangler} | (
+        {"reliability": spec.reliability} if spec.reliability.enabled else {}
+    )
+    for part, settings in parts.items():
+        for i, blocks in enumerate(spec.disentangler.blocks):
+            schedule = shared_schedule(settings, i, chains)
+            if (steps := math.ceil(schedule.draws / schedule.batch)) < FEWEST_STEPS:
+                raise InputError(
+                    f"Order {3 * blocks + 1} would be trained for {steps} steps in each of {chains} chains, which is no "
+                    f"training; give it {FEWEST_STEPS * schedule.batch * chains} draws or more ({part}.draws)."
+                )
 
 
 def check_runtime(runtime: RuntimeSpec) -> int:

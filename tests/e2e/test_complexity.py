@@ -60,8 +60,8 @@ def test_json_keeps_the_contract(tiny: Finished) -> None:
             assert row["std_ratio"] == pytest.approx(row["variance_ratio"] ** 0.5)
         published = [row["published_std_ratio"] for row in task["orders"]]
         assert published == ([0.995, 0.053] if task["n"] == 0 else [None, None])
-    # data, four times (learner, two disentanglers, weights), report
-    assert found["stages"] == {"run": 1 + 4 * 4 + 1, "cached": 0}
+    # data, four times (learner, two chains of two disentanglers, weights), report
+    assert found["stages"] == {"run": 1 + 4 * 6 + 1, "cached": 0}
 
 
 @pytest.mark.slow
@@ -95,6 +95,6 @@ def test_r2_of_the_stored_nets_by_definition(tiny: Finished, place: Path) -> Non
 @pytest.mark.slow
 def test_another_seed_computes_its_own_nets_alone(tiny: Finished, place: Path) -> None:
     more = check(place, "more", **{"complexity.seeds": "0,7,8"})
-    assert more.json["stages"] == {"run": 2 * 4 + 1, "cached": 1 + 4 * 4}
+    assert more.json["stages"] == {"run": 2 * 6 + 1, "cached": 1 + 4 * 6}
     kept = [task for task in more.json["tasks"] if task["seed"] != 8]
     assert kept == tiny.json["tasks"]

@@ -20,6 +20,7 @@ def test_analyze_and_run_agree_to_the_last_digit(tmp_path: Path) -> None:
     settings = [f"disentangler.schedule.{name}={value}" for name, value in same.items()]
     settings += [f"disentangler.batches={','.join(map(str, BATCHES))}", "disentangler.width=4"]
     settings += ["disentangler.schedule.draws=320", "reliability.enabled=false"]
+    settings += ["disentangler.chains=1", "disentangler.continuation=false"]
     sets = [argument for setting in settings for argument in ("--set", setting)]
     run = featcx("run", "digits", *TINY, *LEAN, *sets, "--store", tmp_path / "store", json_file=tmp_path / "run.json")
     assert run.code == 0, run.err + run.out

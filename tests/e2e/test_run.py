@@ -34,6 +34,15 @@ ORDER_FIELDS = [
     "decodability_floor",
     "reliable_share",
     "unreliable_share",
+    "draws",
+    "residual_ci",
+    "cross_seed",
+    "cross_seed_ci",
+    "reproducible_share",
+    "gain",
+    "gain_ci",
+    "null",
+    "resolved",
 ]
 
 
@@ -56,6 +65,12 @@ def test_json_keeps_the_contract(first: Finished) -> None:
         assert set(ORDER_FIELDS) <= set(row)
         assert row["order"] == 3 * row["blocks"] + 1
         assert all(row[name] is not None for name in ORDER_FIELDS)
+        assert row["resolved"] in ("yes", "no", "negative")
+        assert row["reproducible_share"] == pytest.approx(row["cross_seed"] / row["significance"])
+        for name in ("cross_seed", "gain", "residual"):
+            assert row[f"{name}_ci"][0] <= row[name] <= row[f"{name}_ci"][1]
+    assert [row["draws"] for row in found["orders"]] == [3008, 6016, 9024]  # 6000 a depth, for two chains
+    assert found["orders"][0]["gain"] == pytest.approx(1 - found["orders"][0]["residual"], abs=1e-6)
     assert set(found["target"]) == {"train_accuracy", "test_accuracy", "train_loss", "test_loss", "feature_variance"}
     assert found["chosen_order"] in (4, 7, 13)
     assert Path(found["report"]).is_file()
@@ -98,7 +113,8 @@ def test_one_changed_field_reruns_only_what_depends_on_it(first: Finished, store
         json_file=store.parent / "changed.json",
     )
     ran = {line.split(":")[0].split()[0] for line in changed.out.splitlines() if ": computed" in line}
-    assert ran == {"significance", "effectiveness", "substitution", "reliability", "decodability", "report"}
+    moments = {"chains", "null", "significance", "reliability", "decodability"}
+    assert ran == {*moments, "effectiveness", "substitution", "report"}
 
 
 def test_a_damaged_payload_is_computed_again(first: Finished, store: Path) -> None:
@@ -120,7 +136,7 @@ def test_artifacts_list_and_show(first: Finished, store: Path, tmp_path: Path) -
     shown = typed("artifacts", "show", keys[0][:16], "--store", store)
     manifest = json.loads(shown.out)
     assert manifest["stage"] == "components"
-    assert len(manifest["lineage"]["disentanglers"]) == 3
+    assert [len(chain) for chain in manifest["lineage"]["disentanglers"]] == [3, 3]
 
 
 def test_tidy_tables_lie_beside_the_figures(first: Finished) -> None:

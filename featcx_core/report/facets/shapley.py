@@ -31,6 +31,7 @@ from featcx_core.wording import (
     listed,
     number,
     ranked,
+    readable,
     records,
     top_row,
     with_interval,
@@ -165,7 +166,9 @@ def _unstable(axis: Axes, theme: Theme, x: float, row: dict[Any, Any]) -> None:
 
 
 def effective_words(frames: Frames) -> str:
-    rows = records(frames, "effectiveness")
+    rows = readable(records(frames, "effectiveness"))
+    if not rows:
+        return "no order is resolved, so none is called effective"
     top, tied = top_row(rows, "effectiveness")
     effective = [row["order"] for row in rows if row["effectiveness_low"] > 0]
     if not effective:
@@ -183,7 +186,10 @@ def overfitted_words(frames: Frames) -> str:
         for verb in ("is above zero", "is below zero", "is not told apart from zero", "is too unstable to read")
     }
     above, below, open_, unstable = groups.values()
-    for row in records(frames, "effectiveness"):
+    rows = readable(records(frames, "effectiveness"))
+    if not rows:
+        return "over-fitting is read at no order, since none is resolved"
+    for row in rows:
         if not row["overfitting_stable"]:
             unstable.append(row["order"])
         elif row["overfitting_low"] > 0:
@@ -198,7 +204,7 @@ def read_shapley(frames: Frames) -> str:
     """Total loss decrease on seen and test images, and the component with the largest part in it."""
     rows = records(frames, "effectiveness")
     seen, test = (sum(row[f"shapley_{kind}"] for row in rows) for kind in ("train", "test"))
-    top, tied = top_row(rows, "shapley_train")
+    top, tied = top_row(readable(rows) or rows, "shapley_train")
     sampled = ""
     if "shapley_train_sampling" in top:
         worst = max(float(row[f"shapley_{kind}_sampling"]) for row in rows for kind in ("train", "test"))
@@ -206,7 +212,7 @@ def read_shapley(frames: Frames) -> str:
     return (
         f"In this run the components together lower the loss by {number(seen)} nats on seen and {number(test)} nats on "
         f"test images, that of order {top['order']} most with {with_interval(top, 'shapley_train', number)} nats on seen "
-        f"images, {ranked(rows, tied)}{sampled}."
+        f"images, {ranked(readable(rows) or rows, tied)}{sampled}."
     )
 
 
@@ -238,7 +244,7 @@ def read_effectiveness(frames: Frames) -> str:
 
 def read_overfitting(frames: Frames) -> str:
     """Where over-fitting is seen, and the highest stable level."""
-    stable = [row for row in records(frames, "effectiveness") if row["overfitting_stable"]]
+    stable = [row for row in readable(records(frames, "effectiveness")) if row["overfitting_stable"]]
     if not stable:
         return f"In this run {overfitted_words(frames)}."
     top, tied = top_row(stable, "overfitting")

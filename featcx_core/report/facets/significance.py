@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import math
+
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -31,7 +33,9 @@ from featcx_core.wording import (
     percent,
     ranked,
     reached,
+    readable,
     records,
+    significance_of,
     top_row,
     with_interval,
 )
@@ -40,11 +44,16 @@ SPLITS = (("pool", "s"), ("seen", "D"), ("validation", "^"), ("test", "o"))
 
 
 def draw_significance(frames: Frames, theme: Theme = LIGHT, coverage: float | None = None) -> Figure:
-    """Var[c^(l)] / Var[f] an order, and the share of Var[f] explained up to it."""
-    frame = frames["significance"]
+    """What chains share of Var[c^(l)] / Var[f] an order, the published figure beside it, and what is explained up to it."""
+    frame, foot = frames["significance"], foot_line(frames, coverage, "pool")
     figure, (axis,) = panels(theme)
     x = order_axis(axis, theme, frame["order"].tolist(), "share of Var[f]")
-    bars(axis, theme, x, frame, "significance", 0, "significance of the component", width=0.55)
+    if significance_of(frame) == "cross_seed":
+        bars(axis, theme, x - 0.14, frame, "cross_seed", 0, "significance: what chains share of it", width=0.36)
+        bars(axis, theme, x + 0.2, frame, "significance", 2, "Var[c] / Var[f], as published", width=0.2)
+        foot = foot.replace("over images", "over images, the first bars' and the line's over chains too", 1)
+    else:
+        bars(axis, theme, x, frame, "significance", 0, "Var[c] / Var[f], as published", width=0.55)
     up_to = reached(frame)
     points(axis, x, up_to, "reached", theme.series[1], "explained up to this order (1 − residual)")
     heights = up_to["reached"].to_numpy(float)
@@ -61,7 +70,7 @@ def draw_significance(frames: Frames, theme: Theme = LIGHT, coverage: float | No
     axis.set_xlim(-0.6, x[-1] + 0.55 + 0.16 * len(x))
     axis.set_ylim(min(0, float(heights.min())), 1.02)
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    return finish(figure, theme, [axis], foot_line(frames, coverage, "pool"), columns=1)
+    return finish(figure, theme, [axis], foot, columns=1)
 
 
 def draw_residuals(frames: Frames, theme: Theme = LIGHT, coverage: float | None = None) -> Figure:
@@ -103,6 +112,32 @@ def rising_residual(frames: Frames) -> list[str]:
     ]
 
 
+def not_resolved(frames: Frames) -> list[str]:
+    """Orders that are not resolved, and why none is known to be."""
+    rows = records(frames, "significance")
+    no = [row["order"] for row in rows if row.get("resolved") == "no"]
+    negative = [row["order"] for row in rows if row.get("resolved") == "negative"]
+    found = []
+    if no:
+        found.append(
+            f"{listed(no).capitalize()} {'is' if len(no) == 1 else 'are'} not resolved at this budget and width: what the "
+            "chains share there, or what depth adds over training the shallower net on, does not pass the null target's. "
+            "This does not mean that nothing is there; draw nothing from these orders' metrics."
+        )
+    if negative:
+        found.append(
+            f"At {listed(negative)} the deeper net fits worse than the shallower one trained on as long: no finding."
+        )
+    if "cross_seed" in rows[0] and not math.isfinite(rows[0]["cross_seed"]):
+        found.append(
+            "One chain of disentanglers: how much of a component another seed gives again is not known, so nothing is told "
+            "apart and no order is resolved; set disentangler.chains=2."
+        )
+    elif "resolved" in rows[0] and rows[0]["resolved"] is None:
+        found.append("What depth adds over training was not asked here (of the target alone it is, with continuation).")
+    return found
+
+
 def not_learned(frames: Frames) -> list[str]:
     """A feature of which even the deepest order reaches next to nothing."""
     last = records(frames, "significance")[-1]
@@ -142,14 +177,26 @@ def draw_covariance(frames: Frames, theme: Theme = LIGHT, coverage: float | None
 
 
 def read_significance(frames: Frames) -> str:
-    """The largest component and what all explain together."""
-    rows, last = records(frames, "significance"), reached(frames["significance"]).to_dict("records")[-1]
-    top, tied = top_row(rows, "significance")
+    """The largest component, what is resolved, and what all explain together."""
+    frame, last = frames["significance"], reached(frames["significance"]).to_dict("records")[-1]
+    name, rows = significance_of(frame), records(frames, "significance")
+    shown = readable(rows)
+    raw = percent(sum(row["significance"] for row in rows))
+    if name == "cross_seed":
+        told = f"the chains share {percent(sum(row[name] for row in rows))} of Var[f]; as published, {raw}"
+    else:
+        told = f"the significances sum to {raw}, since parts covary"
+    explained = (
+        f"up to order {last['order']} the disentanglers explain {with_interval(last, 'reached')} of the feature's variance "
+        f"({told})"
+    )
+    if not shown:
+        return f"In this run no order is resolved at this budget and width, and {explained}."
+    top, tied = top_row(shown, name)
+    of = "" if len(shown) == len(rows) else f" of those resolved ({', '.join(str(row['order']) for row in shown)})"
     return (
-        f"In this run the most significant component is that of order {top['order']} with "
-        f"{with_interval(top, 'significance')} of Var[f], {ranked(rows, tied)}, and up to order {last['order']} the "
-        f"disentanglers explain {with_interval(last, 'reached')} of the feature's variance (the sum of the explained "
-        f"increments; the significances sum to {percent(sum(row['significance'] for row in rows))}, since parts covary)."
+        f"In this run the most significant component{of} is that of order {top['order']} with {with_interval(top, name)} of "
+        f"Var[f], {ranked(shown, tied)}, and {explained}."
     )
 
 

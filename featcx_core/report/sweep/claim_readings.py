@@ -5,7 +5,18 @@ from __future__ import annotations
 import math
 
 from featcx_core.studies.claims import ALL
-from featcx_core.wording import Frames, Row, listed, number, percent, plural, records, with_interval, words
+from featcx_core.wording import (
+    Frames,
+    Row,
+    listed,
+    number,
+    percent,
+    plural,
+    records,
+    significance_of,
+    with_interval,
+    words,
+)
 
 MIXED = "mixed"
 
@@ -58,7 +69,7 @@ def _moved(frames: Frames) -> str:
     means = far.groupby("kind")["distance"].mean()
     if far.empty:
         return ""
-    wide = frame.groupby(["samples", "order"])["significance"].mean().unstack("order")
+    wide = frame.groupby(["samples", "order"])[significance_of(frame)].mean().unstack("order")
     share = wide.div(wide.sum(axis=1), axis=0)
     change = share.iloc[-1] - share.iloc[0]
     order = int(change.index[int(change.abs().to_numpy().argmax())])

@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentF
 
 from featcx_core.report.canvas import LIGHT, TEXT, Theme, finish, level, order_axis, panels, points
 from featcx_core.report.complexity.figures import MARKERS, ramp
-from featcx_core.wording import Frames
+from featcx_core.wording import Frames, significance_of
 
 ACROSS = 3  # panels beside each other
 SHARES = ("significance", "decodability", "overfitting")
@@ -30,6 +30,7 @@ def by_order(
     A size of a single seed has the target's own interval instead.
     """
     seeds, means = frames["sweep"], frames[name]
+    column = significance_of(means) if name == "significance" else name
     groups, sizes = _unique(means["group"]), sorted(int(n) for n in means["samples"].unique())
     orders = sorted(int(order) for order in means["order"].unique())
     figure, axes = grid(theme, groups)
@@ -39,14 +40,21 @@ def by_order(
         if name in ("effectiveness", "overfitting"):
             level(axis, theme, 0)
         for i, size in enumerate(sizes):
-            rows = means[(means["group"] == group) & (means["samples"] == size)].dropna(subset=name)
-            own = seeds[(seeds["group"] == group) & (seeds["samples"] == size)].dropna(subset=name)
+            rows = means[(means["group"] == group) & (means["samples"] == size)].dropna(subset=column)
+            own = seeds[(seeds["group"] == group) & (seeds["samples"] == size)].dropna(subset=column)
             own = own[own["overfitting_stable"]] if name == "overfitting" else own
             if not rows.empty:
                 shift = 0.09 * (i - (len(sizes) - 1) / 2)
                 marker = MARKERS[i % len(MARKERS)]
                 _line(
-                    axis, rows, own, name, {o: p + shift for o, p in x.items()}, colours[i], f"{size:,} samples", marker
+                    axis,
+                    rows,
+                    own,
+                    column,
+                    {o: p + shift for o, p in x.items()},
+                    colours[i],
+                    f"{size:,} samples",
+                    marker,
                 )
         if name == "decodability":
             _floor(axis, theme, seeds[seeds["group"] == group], x)

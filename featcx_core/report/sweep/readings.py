@@ -9,7 +9,7 @@ import pandas as pd
 
 from featcx_core.report.sweep.claim_readings import overall, value_of
 from featcx_core.studies.claims import CONTRADICTED, OPEN, SUPPORTED
-from featcx_core.wording import Frames, listed, number, percent, plural, records, words
+from featcx_core.wording import Frames, listed, number, percent, plural, records, significance_of, words
 
 FULL = 3  # statements whose measures the summary gives
 MANY = 6  # names that a sentence lists
@@ -82,9 +82,10 @@ def doubts(frames: Frames, failed: Mapping[str, str]) -> str:
 
 def over_sizes(frames: Frames, name: str, noun: str, show: Callable[[float], str] = percent) -> str:
     """What the lowest and highest order have at the smallest and largest size, averaged over groups."""
-    frame = frames[name].dropna(subset=name)
+    column = significance_of(frames[name]) if name == "significance" else name
+    frame = frames[name].dropna(subset=column)
     sizes, orders = sorted(frame["samples"].unique()), sorted(frame["order"].unique())
-    mean = frame.groupby(["samples", "order"])[name].mean()
+    mean = frame.groupby(["samples", "order"])[column].mean()
     if not sizes:
         return f"In this sweep {noun} has no stable value at any order."
 

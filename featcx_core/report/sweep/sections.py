@@ -107,7 +107,7 @@ SECTIONS = (
     _by_order(
         "significance",
         "Significance over sizes",
-        "Var[c] / Var[f] an order",
+        "what chains with other seeds share of Var[c] / Var[f] an order",
         "share of Var[f]",
         "significance",
         "The paper finds the distribution over orders much the same at all sizes; claim 1 below puts a number on that.",

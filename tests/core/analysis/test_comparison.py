@@ -16,11 +16,22 @@ from featcx_core.report.facets.comparison import read_comparison
 
 
 def network(
-    shift: float = 0.0, seed: int = 0, orders: tuple[int, ...] = (4, 7), metrics: tuple[str, ...] = tuple(COMPARED)
+    shift: float = 0.0,
+    seed: int = 0,
+    orders: tuple[int, ...] = (4, 7),
+    metrics: tuple[str, ...] = tuple(COMPARED),
+    spread: float = 1e-6,
+    chains: int = 20,
 ) -> Measured:
     rng = torch.Generator().manual_seed(seed)
     draws = {m: torch.randn(500, len(orders), generator=rng, dtype=torch.float64) + shift for m in metrics}
-    return Measured(orders, {m: np.full(len(orders), shift) for m in metrics}, draws)
+    return Measured(
+        orders,
+        {m: np.full(len(orders), shift) for m in metrics},
+        draws,
+        {m: np.full(len(orders), spread) for m in metrics},
+        chains,
+    )
 
 
 def closed_testing(p: list[float]) -> list[float]:
@@ -44,10 +55,31 @@ def test_shared_draws_cancel():
     """With the same draws a constant shift is seen without error; with other draws the errors add up."""
     paired = compare_networks(network(), {"same": network(0.5)}, 0.95)
     np.testing.assert_allclose(paired.difference, 0.5)
-    np.testing.assert_allclose(paired.difference_high - paired.difference_low, 0, atol=1e-9)
+    assert (paired.difference_high - paired.difference_low).max() < 0.02  # what the chains move it by
     apart = compare_networks(network(), {"other": network(0.5, seed=1)}, 0.95)
     widths = apart.difference_high - apart.difference_low
     np.testing.assert_allclose(widths, 2 * 1.96 * np.sqrt(2), rtol=0.2)
+
+
+def test_the_spread_over_chains_is_in_interval_and_p():
+    """Nine times the images' variance over chains: intervals √10 as wide, and Student's with few degrees of freedom."""
+    images = compare_networks(network(), {"v": network(2.5, seed=1)}, 0.95)
+    both = compare_networks(network(spread=9.0), {"v": network(2.5, seed=1, spread=9.0)}, 0.95)
+    widths = (both.difference_high - both.difference_low) / (images.difference_high - images.difference_low)
+    np.testing.assert_allclose(widths, np.sqrt(10), rtol=0.05)
+    assert (both.p > images.p).all()
+    few = compare_networks(network(spread=9.0, chains=2), {"v": network(2.5, seed=1, spread=9.0, chains=2)}, 0.95)
+    assert (few.p >= both.p).all()
+
+
+def test_of_one_chain_and_of_what_no_chain_repeats_nothing_is_told_apart():
+    alone = compare_networks(network(spread=np.nan, chains=1), {"v": network(9.0, 1, spread=np.nan, chains=1)}, 0.95)
+    assert alone.p.isna().all()
+    assert alone.difference_low.isna().all()
+    one, other = network(), network(9.0, seed=1)
+    del one.spread["reliability"]
+    frame = compare_networks(one, {"v": other}, 0.95)
+    assert frame.p.isna().tolist() == (frame.metric == "reliability").tolist()
 
 
 def test_a_ratio_without_a_reading_gets_no_p_and_does_not_count():
@@ -61,8 +93,8 @@ def test_a_ratio_without_a_reading_gets_no_p_and_does_not_count():
 def test_other_orders_are_refused_and_missing_metrics_left_out():
     with pytest.raises(InputError, match="use the same"):
         compare_networks(network(), {"v": network(orders=(4, 13))}, 0.95)
-    frame = compare_networks(network(), {"v": network(0.1, 1, metrics=("significance",))}, 0.95)
-    assert set(frame.metric) == {"significance"}
+    frame = compare_networks(network(), {"v": network(0.1, 1, metrics=("cross_seed",))}, 0.95)
+    assert set(frame.metric) == {"cross_seed"}
 
 
 @pytest.mark.parametrize(("shift", "verdict"), [(9.0, "agrees ("), (-9.0, "does not agree")])

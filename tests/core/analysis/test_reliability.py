@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 import featcx_core.analysis.reliability as module
+from featcx_core.analysis.bootstrap import component_covariance
+from featcx_core.analysis.chains import Chains
 from featcx_core.analysis.components import ComponentTable
 from featcx_core.analysis.reliability import fit_cycle, measure_reliability, reliable_map, second_moment
 from featcx_core.errors import InputError
@@ -137,7 +139,7 @@ def case():
 def test_ratios_by_definition(case):
     table, maps, trunks, back, images = case
     result = measure_reliability(
-        table, trunks, back, lambda samples: images[samples], rounds=2, bootstrap=100, confidence=0.9, seed=0
+        table, [trunks], [back], lambda samples: images[samples], rounds=2, bootstrap=100, confidence=0.9, seed=0
     ).orders.set_index("order")
 
     def variance(values):
@@ -169,11 +171,40 @@ def test_ratios_by_definition(case):
         assert row["above_one"] == (expected["component_ratio"] > 1)
 
 
+def test_of_two_chains_the_mean_is_read_and_their_spread_told(case):
+    """Two chains whose maps back differ: Φ^reli is M ψ with the mean of both M, since here ψ is the same."""
+    table, maps, trunks, back, images = case
+    other = [[0.5 * h for h in order] for order in back]
+    settings = {"rounds": 1, "bootstrap": 100, "confidence": 0.9, "seed": 0}
+    moments = component_covariance(
+        ComponentTable.from_tensors(
+            torch.from_numpy(np.concatenate([maps[:, :2].cumsum(1)] * 2, 1)),  # Φ of both chains
+            torch.from_numpy(maps.sum(1)),
+            torch.zeros(30),
+        ),
+        100,
+    )
+    chains = Chains((4, 7), 2, False, moments)
+    alone = [
+        measure_reliability(table, [trunks], [h], lambda samples: images[samples], **settings).orders
+        for h in (back, other)
+    ]
+    both = measure_reliability(
+        table, [trunks] * 2, [back, other], lambda samples: images[samples], **settings, chains=chains
+    ).orders
+    # one round is linear in h: half the maps back give half of Φ^reli, so the mean is three quarters of the first
+    np.testing.assert_allclose(both.reliability, 0.75**2 * alone[0].reliability, rtol=1e-4)
+    np.testing.assert_allclose(
+        both.reliability_variance, (alone[0].reliability - alone[1].reliability) ** 2 / 4, rtol=1e-3
+    )
+    assert alone[0].reliability_variance.isna().all()
+
+
 def test_inverse_maps_shrink_nothing(case):
     table, _, trunks, _, images = case
     inverse = [[torch.linalg.inv(g) for g in trunk.matrices()] for trunk in trunks]
     result = measure_reliability(
-        table, trunks, inverse, lambda samples: images[samples], rounds=3, bootstrap=100, confidence=0.9, seed=0
+        table, [trunks], [inverse], lambda samples: images[samples], rounds=3, bootstrap=100, confidence=0.9, seed=0
     ).orders
     np.testing.assert_allclose(result.shrinkage, 1, rtol=1e-3)
     np.testing.assert_allclose(result.reliability, result.fit, rtol=1e-3)

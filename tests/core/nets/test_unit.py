@@ -79,7 +79,7 @@ def analysed(digits, nets, folder, a: float, b: float) -> dict[str, np.ndarray]:
         moment = second_moment(trunk.psi, [digits.normalise(digits.train_images[digits.pool[:200]])])
         back.append(fit_cycle(moment.float(), trunk.matrices(), steps=64, rounds=2))
     reliable = measure_reliability(
-        tables["pool"], trunks, back, lambda samples: read("pool", samples), rounds=2, **intervals
+        tables["pool"], [trunks], [back], lambda samples: read("pool", samples), rounds=2, **intervals
     ).orders
     decodable = measure_decodability(
         tables["pool"], tables["test"], [other], other, read, ridges=(1e-3, 1.0), **intervals

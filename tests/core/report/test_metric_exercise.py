@@ -35,7 +35,8 @@ frames["significance"] = frames["significance"].assign(loudness=values, loudness
 rows = order_rows(frames)
 draws = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
 old, new = (
-    Measured((4, 7, 13, 25), {"loudness": values + shift}, {"loudness": draws * slope + shift})
+    Measured((4, 7, 13, 25), {"loudness": values + shift}, {"loudness": draws * slope + shift},
+             {"loudness": np.full(4, 0.01)}, 2)
     for shift, slope in ((0, 1), (1, 1.1))
 )
 changed = compare_networks(old, {"pruned": new}, 0.95)

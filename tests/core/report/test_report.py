@@ -164,7 +164,7 @@ def test_key_figures_and_intervals_are_told(easy):
     assert {"91.6%", "98.5%", f"{100 * (1 - last['residual']):.1f}%", "25"} <= set(tiles.split())
     covers = re.search(r'<p class="about">(Values in brackets.*?)</p>', page)[1]
     assert "95% bootstrap intervals (100 draws) over images" in covers
-    assert "not the training procedure" in covers
+    assert "cover the disentanglers&#39; seeds too" in covers
     assert "n = 90 pool, 40 validation, 60 seen, 80 test images" in covers
 
 

@@ -1,0 +1,240 @@
+"""What chains of disentanglers share, and what depth adds over training: cross-seed significance, gain, resolved or not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from featcx_core.analysis.bootstrap import Covariance, covariance
+from featcx_core.analysis.spread import Errors, errors
+
+Forward = Callable[[Tensor], Tensor]
+Array = np.ndarray
+
+
+class Chains(NamedTuple):
+    """Second moments of all that K chains made of one feature f, over the same images.
+
+    Attributes:
+        orders: L complexity orders.
+        chains: K.
+        continued: whether the shallower nets, trained on, are among the maps.
+        moments: between the maps Φ_k^(l), chain by chain, then (continued) beside each order above the first the net before
+            it trained on from the same start, chain by chain, then f.
+    """
+
+    orders: tuple[int, ...]
+    chains: int
+    continued: bool
+    moments: Covariance
+
+    def save(self, folder: Path) -> None:
+        """Writes moments.safetensors and chains.json."""
+        save_file(self.moments._asdict(), folder / "moments.safetensors")
+        about = {"orders": self.orders, "chains": self.chains, "continued": self.continued}
+        (folder / "chains.json").write_text(json.dumps(about))
+
+    @staticmethod
+    def load(folder: Path) -> Chains:
+        """What `save` wrote."""
+        about = json.loads((folder / "chains.json").read_text())
+        moments = Covariance(**load_file(folder / "moments.safetensors"))
+        return Chains(tuple(about["orders"]), about["chains"], about["continued"], moments)
+
+    def phi(self, chain: int) -> Tensor:
+        """(L, maps): rows that pick Φ_k^(l) out of the maps."""
+        players = len(self.orders)
+        return self._picked(chain * players, players)
+
+    def before(self, chain: int) -> Tensor:
+        """(L, maps): what stands beside each order: nothing for the first, then the shallower net trained on."""
+        others = len(self.orders) - 1
+        start = self.chains * len(self.orders) + chain * others
+        return torch.cat([torch.zeros(1, len(self.moments.value)), self._picked(start, others)])
+
+    @property
+    def feature(self) -> Tensor:
+        """(maps,): picks f."""
+        return self._picked(len(self.moments.value) - 1, 1)[0]
+
+    def _picked(self, start: int, count: int) -> Tensor:
+        return torch.eye(len(self.moments.value))[start : start + count]
+
+
+class Figures(NamedTuple):
+    """L figures.
+
+    Attributes:
+        value: of all chains together.
+        draws: over the images (B, L).
+        chains: estimated variance over chains, NaN for one.
+        each: of each chain or pair of chains by itself.
+    """
+
+    value: Array
+    draws: Array
+    chains: Array
+    each: Array
+
+
+def chain_moments(
+    feature: Forward,
+    chains: Sequence[Sequence[Forward]],
+    continued: Sequence[Sequence[Forward]],
+    orders: Sequence[int],
+    batches: Iterable[Tensor],
+    n: int,
+    *,
+    bootstrap: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> Chains:
+    """The moments in one pass over n normalised images, given as batches (b, C, H, W).
+
+    Args:
+        feature: f.
+        chains: of each chain the L nets Φ_k^(l), orders rising.
+        continued: of each chain the L − 1 nets that were trained on beside the orders above the first; or none.
+    """
+    nets = [net for chain in (*chains, *continued) for net in chain]
+
+    @torch.no_grad()
+    def maps(x: Tensor) -> Tensor:
+        return torch.stack([*(net(x).float() for net in nets), feature(x).float()], 1)
+
+    moments = covariance((maps(x.to(device)) for x in batches), n, bootstrap, seed, device)
+    return Chains(tuple(orders), len(chains), bool(continued), moments)
+
+
+def residual(found: Chains) -> Figures:
+    """Var[f − Φ^(l)] / Var[f] of the chains' mean."""
+    return _left(found, [found.phi(k) for k in range(found.chains)])
+
+
+def gain(found: Chains) -> Figures:
+    """What order l adds: the residual of the net before it, trained on as long, less its own; 1 − residual for the first.
+
+    Raises:
+        ValueError: without continued nets, when there is more than one order.
+    """
+    if not found.continued and len(found.orders) > 1:
+        raise ValueError("without the shallower nets trained on there is no gain")
+    if len(found.orders) == 1:
+        own = residual(found)
+        return own._replace(value=1 - own.value, draws=1 - own.draws)
+    own, before = residual(found), _left(found, [found.before(k) for k in range(found.chains)])
+    each = before.each - own.each
+    return Figures(before.value - own.value, before.draws - own.draws, _variance(each), each)
+
+
+def cross_seed(found: Chains) -> Figures:
+    """ρ^× = Cov[c_a^(l), c_b^(l)] / Var[f], the mean over pairs of chains; NaN for one chain.
+
+    Its variance over chains is the jackknife's from three chains on. Of two, with c what they share and e the rest,
+    Cov[c_a, c_b] = ‖c‖² + ⟨c, e_a⟩ + ⟨c, e_b⟩ + ⟨e_a, e_b⟩, while half of Var[c_a] − Var[c_b] is ⟨c, e_a⟩ − ⟨c, e_b⟩ and half
+    of what ‖e_a‖² and ‖e_b‖² differ by: its square estimates that variance, rather too high than too low.
+    """
+    k, players = found.chains, len(found.orders)
+    if k == 1:
+        unknown = np.full((1, players), np.nan)
+        return Figures(unknown[0], unknown.repeat(len(found.moments.draws), 0), unknown[0], unknown)
+    parts = [components(found.phi(i)) for i in range(k)]
+    pairs = list(combinations(range(k), 2))
+    shares = [_share(found, parts[a], parts[b]) for a, b in pairs]
+    each, draws = np.stack([value for value, _ in shares]), np.mean([drawn for _, drawn in shares], 0)
+    if k == 2:
+        raw = [_share(found, part, part)[0] for part in parts]
+        moved = ((raw[0] - raw[1]) / 2) ** 2
+    else:
+        left = np.stack([each[[i not in pair for pair in pairs]].mean(0) for i in range(k)])
+        moved = (k - 1) * left.var(0)
+    return Figures(each.mean(0), draws, moved, each)
+
+
+def components(phi: Tensor) -> Tensor:
+    """Rows that pick c^(l) = Φ^(l) − Φ^(l′), from those that pick Φ^(l)."""
+    return torch.cat([phi[:1], phi[1:] - phi[:-1]])
+
+
+def resolve(
+    own: dict[str, tuple[Array, Errors]], null: dict[str, tuple[Array, Errors]], confidence: float
+) -> list[str]:
+    """`yes`, `no` or `negative` an order, from figures `cross_seed` and `gain` of the target and of its null target.
+
+    The rule. *yes*: both the cross-seed significance and the gain lie above zero, and above the null target's, each with its
+    whole interval over images and chains. *negative*: the whole interval of the gain lies below zero: the net fits worse than
+    the shallower one trained as long. *no*: all else: at this budget and width it cannot be seen, which does not mean that it
+    is not there. The null target is a net of the first order, so it is no floor for that order, and not needed for it.
+    """
+    lows = []
+    for name in ("cross_seed", "gain"):
+        value, error = own[name]
+        low, high = error.interval(value, confidence)
+        lows.append(low)
+        if null:
+            floor, floor_error = null[name]
+            above = error.minus(floor_error).interval(value - floor, confidence)[0]
+            lows.append(np.concatenate([low[:1], above[1:]]))
+    passed, below = np.min(lows, 0) > 0, high < 0  # the gain's
+    return ["yes" if yes else "negative" if no else "no" for yes, no in zip(passed, below, strict=True)]
+
+
+def chain_frame(found: Chains, null: Chains | None, confidence: float) -> pd.DataFrame:
+    """A row an order: residual, cross_seed and gain with intervals over images and chains, null, null_gain, resolved.
+
+    What cannot be known (cross_seed of one chain, gain without continued nets, resolved without either or without a null
+    target) is NaN or None.
+    """
+    figures, rated = _rated(found)
+    frame = pd.DataFrame({"order": found.orders})
+    for name in ("residual", "cross_seed", "gain"):
+        known = name in rated
+        value, error = rated[name] if known else rated["residual"]
+        frame[name] = value if known else np.nan
+        frame[f"{name}_low"], frame[f"{name}_high"] = error.interval(value, confidence) if known else (np.nan, np.nan)
+    frame["cross_seed_variance"] = figures["cross_seed"].chains
+    floor = _rated(null)[1] if null is not None else {}
+    frame["null"] = floor["cross_seed"][0] if floor else np.nan
+    frame["null_gain"] = floor["gain"][0] if "gain" in floor else np.nan
+    judged = found.chains > 1 and "gain" in rated and ("gain" in floor or len(found.orders) == 1)
+    frame["resolved"] = resolve(rated, floor, confidence) if judged else None
+    return frame
+
+
+def _rated(found: Chains) -> tuple[dict[str, Figures], dict[str, tuple[Array, Errors]]]:
+    """All figures that the chains give, and each with its errors, whose chains' part is moderated over all (`spread`)."""
+    known = [residual, cross_seed] + ([gain] if found.continued or len(found.orders) == 1 else [])
+    figures = {figure.__name__: figure(found) for figure in known}
+    images = np.stack([figure.draws.var(0, ddof=1) for figure in figures.values()])
+    error = errors(images, np.stack([figure.chains for figure in figures.values()]), max(1, found.chains - 1))
+    each = zip(figures.items(), error.error, error.freedom, strict=True)
+    return figures, {name: (figure.value, Errors(e, d)) for (name, figure), e, d in each}
+
+
+def _share(found: Chains, a: Tensor, b: Tensor) -> tuple[Array, Array]:
+    """Cov[a x, b x] / Var[f] row by row: value (L,) and draws (B, L)."""
+    value, draws = found.moments.between(a, b)
+    whole, whole_draws = found.moments.variance(found.feature)
+    return (value / whole).numpy(), (draws / whole_draws[:, None]).numpy()
+
+
+def _left(found: Chains, nets: Sequence[Tensor]) -> Figures:
+    """Var[f − Φ] / Var[f] of the mean of the chains' nets, whose rows (L, maps) are given, and of each chain's own."""
+    left = [found.feature - own for own in nets]
+    value, draws = _share(found, mean := torch.stack(left).mean(0), mean)
+    each = np.stack([_share(found, own, own)[0] for own in left])
+    return Figures(value, draws, _variance(each), each)
+
+
+def _variance(each: Array) -> Array:
+    """Of the chains' mean, from what each chain gives (K, L); NaN for one."""
+    return each.var(0, ddof=1) / len(each) if len(each) > 1 else np.full(each.shape[1], np.nan)
