@@ -8,7 +8,7 @@ from pathlib import Path
 from featcx_core.analysis.components import ComponentTable
 from featcx_core.analysis.pictures import Pictures
 from featcx_core.errors import InputError
-from featcx_core.nets.disentangler import Disentangler
+from featcx_core.nets.disentangler import Disentangler, Ensemble
 from featcx_core.nets.weights import read_network
 from featcx_core.notebook.analysis import Analysis
 from featcx_core.report.frames import read_frames
@@ -45,6 +45,7 @@ def open_run(store: str | Path, key: str | None = None) -> Analysis:
     assert significance is not None
     chain = references(place.manifest(components)["lineage"]["disentanglers"])
     nets = [read_network(place.path(ref), Disentangler) for ref in chain]
+    orders = sorted({net.order for net in nets})  # of several chains Φ is the mean
     scores = json.loads((folders["target"] / "scores.json").read_text(encoding="utf-8"))["scores"]
     spec = report["spec"]["spec"]
     return Analysis(
@@ -52,7 +53,7 @@ def open_run(store: str | Path, key: str | None = None) -> Analysis:
         components={
             path.name: ComponentTable.open(path) for path in sorted(folders["components"].iterdir()) if path.is_dir()
         },
-        disentanglers={net.order: net for net in nets},
+        disentanglers={order: Ensemble([net for net in nets if net.order == order]) for order in orders},
         scores=scores | {"feature_variance": place.manifest(significance)["metrics"]["feature_variance"]},
         chosen_order=json.loads((folders["substitution"] / "chosen.json").read_text(encoding="utf-8"))["chosen_order"],
         notes=report["spec"]["notes"],

@@ -53,7 +53,7 @@ def test_analyze_and_run_agree_to_the_last_digit(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(opened.orders, found.orders)
     assert opened.scores == found.scores
     for order, net in found.disentanglers.items():
-        theirs = opened.disentanglers[order].state_dict()
+        theirs = opened.disentanglers[order].nets[0].state_dict()
         assert all(value.equal(theirs[name]) for name, value in net.state_dict().items())
     assert "<img " in opened._repr_html_()
     with pytest.raises(fx.InputError, match="no finished run"):
