@@ -112,9 +112,6 @@ class DisentanglerSpec(Spec):
         True,
         description="beside each order train the net before it on as long, and take a null target apart: the floor",
     )
-    wide_control: bool = Field(
-        False, description="also train the second order at twice the width, to stand beside the highest"
-    )
     schedule: ScheduleSpec = Field(default=ScheduleSpec(), description="training at each depth")
     draws: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (), description="draws a depth, in place of schedule.draws; the last repeats"
