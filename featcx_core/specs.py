@@ -77,20 +77,60 @@ class DatasetSpec(Spec):
     flip: bool | None = Field(None, description="random horizontal flips; empty: as suits the source (off for digits)")
 
 
+class Pixels(Spec):
+    """Mean and deviation of pixels in [0, 1] that a net was trained on, a value a channel."""
+
+    mean: tuple[float, ...] = Field(min_length=1, description="taken off")
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1, description="divided by")
+
+
+Layout = Literal["chw", "hwc", "td", "dt", "d"]
+Preprocess = Literal["auto", "pool", "none", "imagenet"] | Pixels
+
+
 class TargetSpec(Spec):
     """The network whose feature is analysed."""
 
-    net: str = Field("resnet8", description="resnet8|14|20|32|44, resnet18|34, vgg16_bn, or module:function")
-    layer: str | None = Field(None, description="module whose output is the feature; empty: the net's own choice")
+    net: str = Field(
+        "resnet8",
+        description="resnet8|14|20|32|44, resnet18|34, vgg16_bn, torchvision:NAME, timm:NAME or module:function",
+    )
+    layer: str | None = Field(
+        None,
+        description="module whose output is the feature, NAME#2 for its second call; empty: what stands before the head",
+    )
+    layout: Layout | None = Field(
+        None,
+        description="of the layer's output: maps with channels first or last, tokens × channels, channels × tokens, a "
+        "vector; empty: recognised",
+    )
+    preprocess: Preprocess = Field(
+        "auto",
+        description="between pixels in [0, 1] and the net: pool, none, imagenet or {mean, std}; auto: the library's own for "
+        "weights of timm's and torchvision's nets, else pool",
+    )
+    allow_chance: bool = Field(False, description="analyse a net with a checkpoint though its accuracy is at chance")
     pre_relu: bool | None = Field(
         None, description="take the input of the layer's final ReLU; empty: yes for built-in nets"
     )
-    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of a module:function net")
-    checkpoint: str | None = Field(None, description="safetensors file with weights; the net is then not trained")
+    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the net's constructor")
+    checkpoint: str | None = Field(
+        None, description="file with weights (safetensors or torch.save); the net is then not trained"
+    )
     samples: int = Field(200, ge=1, description="class-balanced training images that the target sees")
     schedule: ScheduleSpec = Field(
         default=ScheduleSpec(draws=20_000, lr=1e-3, lr_end=1e-4), description="training of the target"
     )
+
+    @field_validator("preprocess", mode="before")
+    @classmethod
+    def _nothing(cls, preprocess: Any) -> Any:
+        return "none" if preprocess is None else preprocess  # as the command line reads the word
+
+    @field_validator("layer", mode="before")
+    @classmethod
+    def _numbered(cls, layer: Any) -> Any:
+        return str(layer) if isinstance(layer, int) and not isinstance(layer, bool) else layer
 
 
 class DisentanglerSpec(Spec):
@@ -135,7 +175,7 @@ class ExemplarySpec(Spec):
     seeds: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = Field(
         (1001, 1002), description="seeds of A and B, apart from the run's own seed"
     )
-    checkpoints: tuple[str, ...] = Field((), description="safetensors files of A and B; they are then not trained")
+    checkpoints: tuple[str, ...] = Field((), description="files with weights of A and B; they are then not trained")
     schedule: ScheduleSpec = Field(
         default=ScheduleSpec(draws=40_000, lr=1e-3, lr_end=1e-4), description="training on the whole pool"
     )

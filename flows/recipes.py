@@ -57,7 +57,10 @@ def target_net(submit: Submit, spec: RunSpec, data: Node, numerics: Numerics) ->
         net=target.net,
         layer=target.layer,
         pre_relu=target.pre_relu,
+        layout=target.layout,
         options=target.options,
+        preprocess=target.preprocess,
+        allow_chance=target.allow_chance,
         weights=_weights(target.checkpoint),
         code=_custom_code(target.net),
         samples=target.samples,
@@ -196,6 +199,8 @@ def bootstrap(spec: RunSpec) -> dict[str, Any]:
 
 def exemplary_nets(submit: Submit, spec: RunSpec, data: Node, numerics: Numerics) -> list[Node]:
     """A and B, trained on the whole pool; the same for every target and seed."""
+    from featcx_core.nets.named import fresh_options
+
     settings, own = spec.exemplary, spec.target
     same = settings.net is None or settings.net == own.net
     paths = settings.checkpoints or (None, None)
@@ -207,7 +212,10 @@ def exemplary_nets(submit: Submit, spec: RunSpec, data: Node, numerics: Numerics
             net=settings.net or own.net,
             layer=own.layer if same else None,
             pre_relu=own.pre_relu if same else None,
-            options=own.options if same else {},
+            layout=own.layout if same else None,
+            options=fresh_options(own.options) if same else {},
+            preprocess=own.preprocess if same else "auto",
+            allow_chance=own.allow_chance,
             weights=_weights(path),
             code=_custom_code(settings.net or own.net),
             samples=None,

@@ -96,7 +96,7 @@ def chains(
     from tasks.train import feature_of
 
     dataset = Dataset.load(work.path(data))
-    feature, _ = feature_of(work.path(target), work.device)
+    feature, *_ = feature_of(work.path(target), work.device)
     nets, others = _opened(work, disentanglers), _opened(work, continued)
     images = sample_rows(dataset.split("pool"), rows, rows_seed)[0]
     batches = (dataset.normalise(part.to(work.device)) for part in images.split(128))

@@ -35,7 +35,7 @@ def trunk(
     dataset = Dataset.load(work.path(data))
     nets = [read_network(work.path(ref), TargetNet, work.device) for ref in (target, *exemplary)]
     with seeded(seed):
-        net = Trunk(blocks, dataset.shape, [n.shape for n in nets], width)
+        net = Trunk(blocks, dataset.shape, [n.shape for n in nets], width, nets[0].grid)
     if previous is not None:
         net.warm_start(read_network(work.path(previous), Trunk), identity=identity)
     samples, features = Augmented(dataset, dataset.pool, work.device), [n.feature for n in nets]

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featcx_core.specs import DatasetSpec, Numerics, ScheduleSpec
+from featcx_core.specs import DatasetSpec, Layout, Numerics, Preprocess, ScheduleSpec
 from featcx_core.store.artifacts import ArtifactRef, FileRef
 from tasks.engine import Work, stage
 
@@ -41,7 +41,10 @@ def target(
     net: str,
     layer: str | None,
     pre_relu: bool | None,
+    layout: Layout | None,
     options: dict[str, Any],
+    preprocess: Preprocess,
+    allow_chance: bool,
     weights: FileRef | None,
     code: dict[str, str] | None,
     samples: int | None,
@@ -56,24 +59,30 @@ def target(
     from the net depends on it too.
     """
     from featcx_core.data.images import Augmented, Dataset, balanced_subset
+    from featcx_core.nets.named import brings_weights, own_statistics
     from featcx_core.nets.targets import TargetNet
     from featcx_core.nets.weights import load_weights
     from featcx_core.seeds import seeded
+    from featcx_core.training.brought import check_brought, rescaling
     from featcx_core.training.teaching import save_target, train_target
 
     dataset = Dataset.load(work.path(data))
     seen = (
         dataset.pool if samples is None else balanced_subset(dataset.train_labels, dataset.pool, samples, subset_seed)
     )
+    brought = weights is not None or brings_weights(net, options)
+    statistics = own_statistics(net, options, len(dataset.mean)) if brought else None
+    rescale = rescaling(preprocess, dataset, statistics)
     with seeded(seed):
-        model = TargetNet(net, dataset.shape, len(dataset.classes), layer, pre_relu, options)
-    history = None
+        model = TargetNet(net, dataset.shape, len(dataset.classes), layer, pre_relu, options, layout, rescale)
+    history, own = None, dict[str, Any]({"code": code} if code else {})
     if weights is not None:
         load_weights(model.model, Path(weights.path))
+    if brought:
+        own["chance"] = check_brought(model, dataset, options, work.device, allow_chance)._asdict()
     else:
         images = Augmented(dataset, seen, work.device)
         history = train_target(model, images, schedule, **work.training(seed, numerics))
-    own = {"code": code} if code else {}
     return save_target(work.folder, model, dataset, seen, work.device, history, **own)
 
 
@@ -101,7 +110,7 @@ def disentangler(
     from featcx_core.training.teaching import taught_disentangler
 
     dataset = Dataset.load(work.path(data))
-    feature, shape = feature_of(work.path(target), work.device)
+    feature, shape, grid = feature_of(work.path(target), work.device)
     own = load_file(work.path(target) / "seen.safetensors")["seen"] if images == "seen" else dataset.pool
     net, history = taught_disentangler(
         blocks,
@@ -112,6 +121,7 @@ def disentangler(
         previous=None if previous is None else read_network(work.path(previous), Disentangler),
         width=width,
         identity=identity,
+        grid=grid,
         **work.training(seed, numerics),
     )
     save_network(net, work.folder)
@@ -119,14 +129,17 @@ def disentangler(
     return {"order": net.order, "loss": history.loss[-1]}
 
 
-def feature_of(folder: Path, device: torch.device) -> tuple[nn.Module, tuple[int, int, int]]:
-    """The feature of the net in a folder, and its shape: a target's at its layer, a disentangler's output (Task-n)."""
+def feature_of(folder: Path, device: torch.device) -> tuple[nn.Module, tuple[int, int, int], tuple[int, int] | None]:
+    """Of the net in a folder the feature, its shape and its tokens' grid.
+
+    Of a target it is what its layer gives, of a disentangler its output (Task-n, and null targets).
+    """
     from featcx_core.nets.disentangler import Disentangler
     from featcx_core.nets.targets import TargetNet
     from featcx_core.nets.weights import read_network
 
     if json.loads((folder / "network.json").read_text(encoding="utf-8"))["kind"] == Disentangler.__name__:
         learner = read_network(folder, Disentangler, device)
-        return learner, learner.out_shape
+        return learner, learner.out_shape, learner.grid
     target = read_network(folder, TargetNet, device)
-    return target.feature, target.shape
+    return target.feature, target.shape, target.grid

@@ -239,6 +239,11 @@ def extract(
             rows = slice(lo, min(lo + batch, stop))
             f, columns = _split(feature, disentanglers, normalise(images[rows].to(device)))
             stored = [c.to(getattr(torch, dtype)) for c in columns]
+            if dtype == "float16" and not all(c.isfinite().all() for c in stored):
+                top = max(float(c.abs().max()) for c in columns)
+                raise InputError(
+                    f"Components reach {top:.1e}, more than float16 holds (6.5e+04); set components.dtype=float32."
+                )
             total = sum(c.double() for c in stored)
             # Rounding is that of the largest term: an order that fits badly may exceed the feature many times over.
             largest = torch.stack([value.abs().max() for value in (f, *columns)]).max().clamp_min(1e-30)

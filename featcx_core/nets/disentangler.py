@@ -59,6 +59,27 @@ def strides_for(image: int, feature: int) -> tuple[bool, tuple[int, int, int]]:
     return stem, strides
 
 
+class TokenReadout(nn.Module):
+    """Tokens off a map: (n, channels, h, w) → (n, D, T, 1), linear.
+
+    The last h·w tokens, the patches, are read by position as a map's places are; those before them, of a class or registers,
+    each by a map of its own from the means over all places.
+    """
+
+    def __init__(self, channels: int, width: int, tokens: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.width, self.own = width, tokens - grid[0] * grid[1]
+        self.patches = nn.Conv2d(channels, width, 1)
+        self.others = nn.Linear(channels, self.own * width) if self.own else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2)
+        if self.others is not None:
+            others = self.others(x.mean((2, 3))).unflatten(1, (self.width, self.own))
+            tokens = torch.cat([others, tokens], 2)
+        return tokens.unsqueeze(3)
+
+
 class Disentangler(nn.Module):
     """Φ^(l) with l = 3·blocks + 1 ReLU layers (METHOD: conv BN ReLU, three stages of `blocks` blocks, conv1×1).
 
@@ -67,19 +88,24 @@ class Disentangler(nn.Module):
         in_shape: (C, H, W) of an image.
         out_shape: (C, H, W) of the feature; the output has exactly this shape.
         width: channels of the first stage, 128κ; the others have twice and four times as many.
+        grid: (h, w) of the patches where the feature is tokens, (D, T, 1); the net then makes a map h × w.
 
     Departures from the published nets:
         1. Strides adapt to any feature size; where no stride fits, an average pool (linear) ends at H×W.
         2. It learns the standardised feature and gives it back in its own unit, an affine map behind the readout.
     """
 
-    def __init__(self, blocks: int, in_shape: Shape, out_shape: Shape, width: int = 128) -> None:
+    def __init__(
+        self, blocks: int, in_shape: Shape, out_shape: Shape, width: int = 128, grid: tuple[int, int] | None = None
+    ) -> None:
         super().__init__()
         if blocks < 1:
             raise ValueError(f"blocks must be 1 or more, not {blocks}")
         self.blocks, self.in_shape, self.out_shape, self.width = blocks, in_shape, out_shape, width
-        self.config = {"blocks": blocks, "in_shape": in_shape, "out_shape": out_shape, "width": width}
-        large, strides = strides_for(in_shape[1], out_shape[1])
+        self.config = {"blocks": blocks, "in_shape": in_shape, "out_shape": out_shape, "width": width, "grid": grid}
+        self.grid: tuple[int, int] | None = grid
+        self.places = grid or out_shape[1:]
+        large, strides = strides_for(in_shape[1], self.places[0])
         kernel, step = (7, 2) if large else (3, 1)
         self.stem = nn.Sequential(
             nn.Conv2d(in_shape[0], width, kernel, step, kernel // 2, bias=False), nn.BatchNorm2d(width), nn.ReLU()
@@ -93,8 +119,10 @@ class Disentangler(nn.Module):
             layers = [Block(channels, out, stride), *(Block(out, out, 1) for _ in range(blocks - 1))]
             self.stages.append(nn.Sequential(*layers))
             channels = out
-        self.resize = nn.AdaptiveAvgPool2d(out_shape[1:])
-        self.readout = nn.Conv2d(channels, out_shape[0], 1)
+        self.resize = nn.AdaptiveAvgPool2d(self.places)
+        self.readout: nn.Module = nn.Conv2d(channels, out_shape[0], 1)
+        if grid is not None:
+            self.readout = TokenReadout(channels, out_shape[0], out_shape[1], grid)
         self.unit = Unit(out_shape)
 
     @property
@@ -103,13 +131,13 @@ class Disentangler(nn.Module):
         return 3 * self.blocks + 1
 
     def body(self, x: Tensor) -> Tensor:
-        """The last stage's output, (n, 4·width, H, W)."""
+        """The last stage's output, (n, 4·width, H, W); of tokens, h × w."""
         conv, norm, _, *pool = self.stem
         assert isinstance(norm, nn.BatchNorm2d)
         x = norm_add_relu(norm, conv(x))
         for layer in (*pool, *self.stages):
             x = layer(x)
-        return x if x.shape[-2:] == self.out_shape[1:] else self.resize(x)
+        return x if x.shape[-2:] == self.places else self.resize(x)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (n, C, H, W) to features of `out_shape`."""

@@ -2,152 +2,151 @@
 
 from __future__ import annotations
 
-import threading
+import copy
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import fx, nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from featcx_core.data.images import Shape
 from featcx_core.errors import InputError
-from featcx_core.specs import nearest
+from featcx_core.nets.calls import Call, calls, default_layer, example, find_call, jittered
+from featcx_core.nets.graphs import CannotCut, cut_graph, exported, relink, traced
+from featcx_core.nets.hooks import HookedFeature, cut_by_hook, logits_of
+from featcx_core.nets.layout import Canonical, Original, canonical_shape, find_layout, patch_grid
+from featcx_core.specs import Layout
 
-_TRACING = threading.Lock()
+ROUNDING = 1e-3  # of the largest value: two ways of computing the same in float32, through a hundred layers
 
 
 class Split(NamedTuple):
-    """A net cut in two: feature (n, C, H, W) from images, head from feature to logits, and the feature's (C, H, W)."""
+    """A net cut in two.
+
+    Attributes:
+        feature: images to (n, C, H, W).
+        head: that to logits (n, classes).
+        shape: (C, H, W) of the feature; (D, T, 1) of T tokens, (D, 1, 1) of a vector.
+        grid: (h, w) of the patches, the last of the tokens; None for what are no tokens.
+        way: 'graph', 'export' or 'hook'.
+        error: the largest |head(feature(x)) − net(x)| as a share of the largest |net(x)|.
+        layer: where it was cut.
+        layout: of the layer's own output.
+    """
 
     feature: nn.Module
     head: nn.Module
     shape: Shape
+    grid: tuple[int, int] | None
+    way: str
+    error: float
+    layer: str
+    layout: Layout
 
 
-def split_net(model: nn.Module, layer: str | None, pre_relu: bool, in_shape: Shape) -> Split:
-    """Cuts `model` at the output of `layer`, or with `pre_relu` at the input of the layer's final ReLU.
+def split_net(
+    model: nn.Module, layer: str | None, pre_relu: bool, in_shape: Shape, layout: Layout | None = None
+) -> Split:
+    """A copy of `model` cut at the output of `layer`, or with `pre_relu` at the input of the layer's final ReLU.
 
-    The model is put in evaluation mode; both halves share its parameters. In-place operations are made out of place,
-    since they would overwrite the feature. The cut works on the traced graph, so the head runs nothing in front of it.
+    The model itself stays as it is.
+
+    Args:
+        layer: dotted name, NAME#2 for the second call of a module called several times; None for what stands before the head.
+        layout: of the layer's output: chw, hwc, td (tokens × channels), dt or d; None to recognise it.
 
     Raises:
-        InputError: when the net cannot be traced, the layer does not exist, or something bypasses it.
+        InputError: when the layer does not exist, or something bypasses it.
+    """
+    return cut(copy.deepcopy(model), layer, pre_relu, in_shape, layout)
+
+
+def cut(model: nn.Module, layer: str | None, pre_relu: bool, in_shape: Shape, layout: Layout | None = None) -> Split:
+    """`split_net` of the model itself: both halves share its weights.
+
+    It is put in evaluation mode, and in-place operations are made out of place, since they would overwrite the feature.
+    Tried in turn are the traced graph, torch.export's, and running the whole net with the layer's output replaced; the first
+    counts whose halves make the whole, on images and with weights that hide no connection.
     """
     model.eval()  # tracing fixes what depends on the mode, such as functional dropout
     for module in model.modules():
         if getattr(module, "inplace", False):
             module.inplace = False  # type: ignore[assignment]
-    try:
-        graph = traced(model)
-    except (fx.proxy.TraceError, TypeError, RuntimeError, AttributeError) as error:
-        raise InputError(
-            f"The net cannot be traced by torch.fx ({error}); remove data-dependent control flow."
-        ) from error
-    cut = _cut_node(model, graph, layer, pre_relu)
-    nodes = list(graph.nodes)
-    position = nodes.index(cut)
-    crossing = [n for n in nodes[:position] if any(nodes.index(u) > position for u in n.users) and n.op != "get_attr"]
-    if crossing:
-        raise InputError(
-            f"The head needs '{crossing[0].name}' too, which bypasses layer '{layer}'; choose a later layer."
-        )
-    feature = _subgraph(model, graph, nodes[: position + 1], output=cut)
-    head = _subgraph(model, graph, nodes[position + 1 :], replaced=cut)
-    with torch.no_grad():
-        device = next(model.parameters()).device
-        shape = feature(torch.zeros(2, *in_shape, device=device)).shape[1:]
-    if len(shape) != 3:
-        raise InputError(f"Layer '{layer}' gives a tensor of {len(shape)} dimensions a sample; choose one with C×H×W.")
-    return Split(feature, head, (shape[0], shape[1], shape[2]))
+    images = example(model, in_shape, 3)
+    found = calls(model, images)
+    layer = layer or default_layer(model, images)
+    at = find_call(model, found, layer)
+    kind = find_layout(found, at, layout)
+    halves, way, error = _cut_somehow(model, at, pre_relu, images)
+    feature, head = (halves[0], halves[1])
+    if kind != "chw":
+        feature, head = nn.Sequential(feature, Canonical(kind)), nn.Sequential(Original(kind), head)
+    shape, grid = canonical_shape(at.shape, kind), patch_grid(found, at, kind)
+    return Split(feature.eval(), head.eval(), shape, grid, way, error, layer, kind)
 
 
-def traced(module: nn.Module) -> fx.Graph:
-    """The graph of a module's forward pass, one trace at a time; torch.fx raises errors of several kinds."""
-    with _TRACING:
-        return _OwnThreadTracer().trace(module)
+Halves = tuple[nn.Module, nn.Module]
 
 
-class _OwnThreadTracer(fx.Tracer):
-    """A tracer that leaves other threads alone.
+def _cut_somehow(model: nn.Module, at: Call, pre_relu: bool, images: Tensor) -> tuple[Halves, str, float]:
+    c, h, w = images.shape[1:]
+    ways: dict[str, Callable[[], Halves]] = {
+        "graph": lambda: cut_graph(model, traced(model), at, pre_relu),
+        "export": lambda: cut_graph(model, exported(model, images[:2]), at, pre_relu),
+        "hook": lambda: cut_by_hook(model, at, pre_relu, (c, h, w)),
+    }
+    reasons = dict[str, str]()
+    for way, halve in ways.items():
+        try:
+            halves = halve()
+            return halves, way, _error(model, halves, at, pre_relu, images)
+        except CannotCut as reason:
+            reasons[way] = str(reason)
+        except Exception as error:  # whatever tracing makes of a net's own code: the next way does not trace
+            reasons[way] = f"{type(error).__name__}: {error}".splitlines()[0]
+    if pre_relu and "has no ReLU" in reasons["graph"]:
+        raise InputError(f"Layer '{at.name}' has no ReLU; set target.pre_relu=false to take its output.")
+    raise InputError(
+        f"The net cannot be cut: {reasons['hook']} (by its graph: {reasons['graph']}; by torch.export: {reasons['export']})."
+    )
 
-    torch.fx patches nn.Module while it traces, so modules that other threads call meanwhile would reach this tracer.
+
+@torch.no_grad()
+def _error(model: nn.Module, halves: Halves, at: Call, pre_relu: bool, images: Tensor) -> float:
+    """How far the halves are from the whole, after checking that they are the whole and that the head sees no images.
+
+    Raises:
+        CannotCut: when the feature is not what the layer gives, or head∘feature is not the net.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.thread = threading.get_ident()
-
-    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        if threading.get_ident() != self.thread:
-            return forward(*args, **kwargs)
-        return super().call_module(m, forward, args, kwargs)
-
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        if threading.get_ident() != self.thread:
-            return attr_val
-        return super().getattr(attr, attr_val, parameter_proxy_cache)
-
-
-def _cut_node(model: nn.Module, graph: fx.Graph, layer: str | None, pre_relu: bool) -> fx.Node:
-    names = [name for name, _ in model.named_modules() if name]
-    if layer not in names:
-        raise InputError(f"The net has no layer '{layer}'; {nearest(str(layer), names)}")
-    scope = f"{layer}."
-    inside = [node for node in graph.nodes if any((name + ".").startswith(scope) for name in _scopes(node))]
-    if not inside:
-        raise InputError(f"Layer '{layer}' is not used in the net's forward pass; choose another.")
-    if not pre_relu:
-        return inside[-1]
-    relus = [node for node in inside if _is_relu(model, node)]
-    if not relus:
-        raise InputError(f"Layer '{layer}' has no ReLU; set target.pre_relu=false to take its output.")
-    return relus[-1].args[0]
+    feature, head = halves
+    if images.device.type == "meta":
+        head(feature(images))
+        return 0.0
+    error = _apart(logits_of(model(images.clone())), head(feature(images.clone())))
+    with jittered(model):
+        f, whole = feature(images.clone()), logits_of(model(images.clone()))
+        kept = f.clone()
+        if not pre_relu and _apart(HookedFeature(model, at.name, at.number)(images.clone()), f) > ROUNDING:
+            raise CannotCut(f"its graph shows another output of '{at.name}' than it gives")
+        jitter = _apart(whole, head(f))
+        if not torch.equal(f, kept):
+            raise CannotCut("the head overwrites the feature")
+    if not max(error, jitter) <= ROUNDING:
+        raise CannotCut(f"what the head needs bypasses layer '{at.name}'; choose a later layer")
+    return error
 
 
-def _scopes(node: fx.Node) -> list[str]:
-    stack = node.meta.get("nn_module_stack", {})
-    own = [str(node.target)] if node.op == "call_module" else []
-    return [*(str(value[0] if isinstance(value, tuple) else key) for key, value in stack.items()), *own]
+def _apart(a: Tensor, b: Tensor) -> float:
+    if a.shape != b.shape:
+        return float("inf")
+    return float((a - b).abs().max() / a.abs().max().clamp_min(1e-30))
 
 
-def _is_relu(model: nn.Module, node: fx.Node) -> bool:
-    if node.op == "call_module":
-        return isinstance(model.get_submodule(str(node.target)), nn.ReLU)
-    return node.target in (F.relu, torch.relu, torch.relu_, "relu", "relu_")
-
-
-def _subgraph(
-    model: nn.Module,
-    graph: fx.Graph,
-    nodes: list[fx.Node],
-    *,
-    output: fx.Node | None = None,
-    replaced: fx.Node | None = None,
-) -> fx.GraphModule:
-    """The nodes as a module: ending at `output`, or with `replaced` as its only input."""
-    part, copies = fx.Graph(), {}
-    if replaced is not None:
-        copies[replaced] = part.placeholder("feature")
-        if any(map(_overwrites, nodes)):
-            copies[replaced] = part.call_method("clone", (copies[replaced],))
-        needed = {n for node in nodes for n in node.all_input_nodes if n.op == "get_attr"}
-        nodes = [n for n in graph.nodes if n in needed and n not in nodes] + nodes
-    for node in nodes:
-        copy = part.node_copy(node, lambda n: copies[n])
-        if copy.kwargs.get("inplace"):
-            copy.kwargs = {**copy.kwargs, "inplace": False}
-        copies[node] = copy
-    if output is not None:
-        part.output(copies[output])
-    part.lint()
-    return fx.GraphModule(model, part)
-
-
-def _overwrites(node: fx.Node) -> bool:
-    """Whether it is a call such as x.relu_() or F.relu_(x), which changes its argument."""
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return node.op in ("call_method", "call_function") and name.endswith("_") and not name.endswith("__")
+def relinked(split_half: nn.Module, model: nn.Module) -> None:
+    """Makes a half of `cut` read the model's own tensors again, after the model was moved."""
+    for part in split_half.children() if isinstance(split_half, nn.Sequential) else [split_half]:
+        relink(part, model)
 
 
 def nonlinear_layers(model: nn.Module, in_shape: Shape) -> int:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from featcx_core.data.images import Shape
 from featcx_core.errors import InputError
-from featcx_core.nets.split import nonlinear_layers, split_net
-from featcx_core.specs import nearest
+from featcx_core.nets.hooks import logits_of
+from featcx_core.nets.named import LIBRARIES, build_named, check_named, fresh_options
+from featcx_core.nets.split import cut, nonlinear_layers, relinked
+from featcx_core.specs import Layout, nearest
 
 
 class BasicBlock(nn.Module):
@@ -114,30 +117,55 @@ def check_net(net: str) -> None:
     Raises:
         InputError: for an unknown name, with the nearest.
     """
-    if ":" in net:
+    library, _, name = net.partition(":")
+    if library in LIBRARIES:
+        check_named(library, name)
+    elif ":" in net:
         custom(net)
     elif net not in BUILTIN:
-        raise InputError(f"There is no net '{net}'; {nearest(net, [*BUILTIN])} Or give module:function.")
+        raise InputError(
+            f"There is no net '{net}'; {nearest(net, [*BUILTIN])} Or give torchvision:NAME, timm:NAME or module:function."
+        )
 
 
 def build_net(net: str, channels: int, classes: int, options: dict[str, Any] | None = None) -> nn.Module:
     """A freshly initialised net from images with `channels` to logits (n, classes)."""
     check_net(net)
+    library, _, name = net.partition(":")
+    if library in LIBRARIES:
+        return build_named(library, name, channels, classes, options or {})
     if ":" in net:
         return custom(net)(classes=classes, **(options or {}))
     return BUILTIN[net][0](channels, classes)
 
 
+class Rescaled(nn.Module):
+    """scale·x + shift, a value a channel: images in the pool's normalisation to what the net was trained on."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, scale: Sequence[float], shift: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(scale)[:, None, None], persistent=False)
+        self.register_buffer("shift", torch.tensor(shift)[:, None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * x + self.shift
+
+
 class TargetNet(nn.Module):
-    """A target net with its feature and head. Images (n, C, H, W) → logits (n, classes).
+    """A target net with its feature and head. Images (n, C, H, W), normalised as the pool is → logits (n, classes).
 
     Args:
-        net: a built-in name or module:function.
+        net: a built-in name, torchvision:NAME, timm:NAME or module:function.
         in_shape: (C, H, W) of an image.
         classes: number of classes.
-        layer: where the feature is; None for the net's own choice.
+        layer: where the feature is; None for the net's own choice, or what stands before the head.
         pre_relu: whether the feature is the input of the layer's final ReLU; None: yes for built-in nets.
-        options: keyword arguments of a module:function net.
+        options: keyword arguments of the constructor.
+        layout: of the layer's output; None to recognise it.
+        rescale: (scale, shift) a channel that stand between the pool's normalisation and the net; None for nothing.
     """
 
     def __init__(
@@ -148,29 +176,42 @@ class TargetNet(nn.Module):
         layer: str | None = None,
         pre_relu: bool | None = None,
         options: dict[str, Any] | None = None,
+        layout: Layout | None = None,
+        rescale: tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> None:
         super().__init__()
         own = BUILTIN.get(net)
-        if layer is None and own is None:
+        if layer is None and own is None and net.partition(":")[0] not in LIBRARIES:
             raise InputError(f"'{net}' has no feature layer of its own; name one with target.layer.")
         layer = layer or (own[1] if own else None)
         pre_relu = (own is not None) if pre_relu is None else pre_relu
+        self.model = build_net(net, in_shape[0], classes, options)
+        split = cut(self.model, layer, pre_relu, in_shape, layout)
         self.config: dict[str, Any] = {
             "net": net,
             "in_shape": list(in_shape),
             "classes": classes,
-            "layer": layer,
+            "layer": split.layer,
             "pre_relu": pre_relu,
-            "options": options or {},
+            "options": fresh_options(options or {}),
+            "layout": split.layout,
+            "rescale": rescale,
         }
-        self.model = build_net(net, in_shape[0], classes, options)
-        split = split_net(self.model, layer, pre_relu, in_shape)
+        self.rescale = nn.Identity() if rescale is None else Rescaled(*rescale)
         # Halves of the same parameters: kept out of the module tree so that the state dict holds each weight once.
-        self._halves = (split.feature, split.head)
-        self.shape, self.classes = split.shape, classes
+        self._cut = (split.feature, split.head)
+        feature = split.feature if rescale is None else nn.Sequential(self.rescale, split.feature)
+        self._halves = (feature, split.head)
+        self.shape, self.classes, self.grid, self.way = split.shape, classes, split.grid, split.way
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
+        return logits_of(self.model(self.rescale(x)))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TargetNet:
+        super()._apply(fn, recurse)
+        for half in self._cut:
+            relinked(half, self.model)
+        return self
 
     @property
     def depth(self) -> int:

@@ -20,14 +20,23 @@ class Trunk(nn.Module):
     Args:
         blocks, in_shape, width: as of the disentangler; ψ has the shape of the first net's feature.
         out_shapes: (C, H, W) of each net's feature, all of one H×W.
+        grid: (h, w) of the patches where the features are tokens.
     """
 
-    def __init__(self, blocks: int, in_shape: Shape, out_shapes: Sequence[Shape], width: int) -> None:
+    def __init__(
+        self,
+        blocks: int,
+        in_shape: Shape,
+        out_shapes: Sequence[Shape],
+        width: int,
+        grid: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
         if len({tuple(shape[1:]) for shape in out_shapes}) > 1:
             raise InputError("Target and exemplary features differ in height or width; choose layers of the same size.")
-        self.config = {"blocks": blocks, "in_shape": in_shape, "out_shapes": list(out_shapes), "width": width}
-        self.psi = Disentangler(blocks, in_shape, out_shapes[0], width)
+        shapes = list(out_shapes)
+        self.config = {"blocks": blocks, "in_shape": in_shape, "out_shapes": shapes, "width": width, "grid": grid}
+        self.psi = Disentangler(blocks, in_shape, out_shapes[0], width, grid)
         channels = out_shapes[0][0]
         self.maps = nn.ModuleList(nn.Conv2d(channels, shape[0], 1, bias=False) for shape in out_shapes)
         self.units = nn.ModuleList(Unit(shape) for shape in out_shapes)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from featcx_core.errors import InputError
+from featcx_core.nets.checkpoints import fitted, read_checkpoint
 from featcx_core.seeds import seeded
 
 
@@ -63,24 +63,12 @@ def description(folder: Path) -> dict[str, Any]:
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Loads a safetensors file into `module`.
+    """Loads a file of weights, as `read_checkpoint` takes it, into `module`.
 
     Raises:
-        InputError: when the file is missing, damaged, or of another network.
+        InputError: when the file is missing, damaged, of another network, or of a training that diverged.
     """
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{path} cannot be read as safetensors ({error}); give a file with the net's state dict."
-        ) from error
-    own = module.state_dict()
-    wrong = sorted(set(own) ^ set(tensors)) or sorted(n for n in own if own[n].shape != tensors[n].shape)
-    if wrong:
-        raise InputError(
-            f"{path} is the checkpoint of another network: '{wrong[0]}' does not fit; check net and classes."
-        )
-    module.load_state_dict(tensors)
+    module.load_state_dict(fitted(read_checkpoint(path), module.state_dict(), path))
 
 
 def _tuples(value: Any) -> Any:

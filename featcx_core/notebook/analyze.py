@@ -128,6 +128,7 @@ class Target(NamedTuple):
     feature: nn.Module
     head: nn.Module
     shape: Shape
+    grid: tuple[int, int] | None
 
 
 def cut_target(net: nn.Module, data: Dataset, layer: str, pre_relu: bool, preprocess: str | Pixels) -> Target:
@@ -153,7 +154,9 @@ def cut_target(net: nn.Module, data: Dataset, layer: str, pre_relu: bool, prepro
             f"There is a label {len(data.classes) - 1}, but the net has {logits.shape[1]} classes; check labels."
         )
     split = split_net(model, layer, pre_relu, data.shape)
-    return Target(nn.Sequential(before, model), nn.Sequential(before, split.feature), split.head, split.shape)
+    return Target(
+        nn.Sequential(before, model), nn.Sequential(before, split.feature), split.head, split.shape, split.grid
+    )
 
 
 def disentangle(target: Target, data: Dataset, spec: RunSpec, device: torch.device, tell: Tell) -> list[Disentangler]:
@@ -173,6 +176,7 @@ def disentangle(target: Target, data: Dataset, spec: RunSpec, device: torch.devi
                 previous=chain[-1] if chain else None,
                 width=settings.width,
                 identity=settings.protocol == "fast",
+                grid=target.grid,
                 seed=derive_seed(spec.seed, "disentangler", blocks),
                 numerics=numerics,
                 on_step=_steps(tell, f"disentangler of order {3 * blocks + 1}"),

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from featcx_core.nets.split import traced
+from featcx_core.nets.graphs import traced
 
 
 class PooledHead(NamedTuple):

@@ -107,6 +107,7 @@ def taught_disentangler(
     previous: Disentangler | None,
     width: int,
     identity: bool,
+    grid: tuple[int, int] | None = None,
     **how: Unpack[Training],
 ) -> tuple[Disentangler, FitResult]:
     """A new Φ of this depth, warm-started from the `previous` one of its chain and trained; `how`'s seed draws its weights.
@@ -114,9 +115,10 @@ def taught_disentangler(
     Args:
         shape: (C, H, W) of the feature.
         identity: whether added blocks start as the identity.
+        grid: (h, w) of the patches where the feature is tokens.
     """
     with seeded(how.get("seed", 0)):
-        net = Disentangler(blocks, data.data.shape, shape, width)
+        net = Disentangler(blocks, data.data.shape, shape, width, grid)
     if previous is not None:
         net.warm_start(previous, identity=identity)
     return net, train_disentangler(net, feature, data, schedule, **how)

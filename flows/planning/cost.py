@@ -187,6 +187,12 @@ def feature_shape(target: Net) -> Shape:
     return shape
 
 
+@functools.cache
+def feature_grid(net: Net) -> tuple[int, int] | None:
+    """(h, w) of a target's patches where its feature is tokens."""
+    return getattr(_module(net), "grid", None)
+
+
 def _forward(net: Net, step: Step) -> Count:
     return _for_batch(_forward_of(net, step.shape), step.batch)
 

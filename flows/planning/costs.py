@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from featcx_core.data.sources import image_shape, pool_counts, split_sizes
+from featcx_core.nets.named import fresh_options
 from featcx_core.specs import AnalysisSpec, DatasetSpec, Numerics, ScheduleSpec
-from flows.planning.cost import Count, Net, Step, feature_shape, parameters
+from flows.planning.cost import Count, Net, Step, feature_grid, feature_shape, parameters
 from flows.planning.loads import (
     DRAWING,
     SETUP,
@@ -45,9 +46,9 @@ def data(settings: DatasetSpec, files: Any) -> Load:
     return Load((), 0.3 + each * sum(sizes.values()), 2 * images.bytes, images.bytes, images)
 
 
-def target(data: Images, net: str, layer: Any, pre_relu: Any, options: Any, **rest: Any) -> Load:
+def target(data: Images, net: str, layer: Any, pre_relu: Any, options: Any, layout: Any, **rest: Any) -> Load:
     """A target or exemplary net; `rest` holds its samples, weights, schedule and numerics."""
-    config = {"layer": layer, "pre_relu": pre_relu, "options": options}
+    config = {"layer": layer, "pre_relu": pre_relu, "options": fresh_options(options), "layout": layout}
     described = Net.of("target", net=net, in_shape=data.shape, classes=data.classes, **config)
     samples, schedule, numerics = rest["samples"], rest["schedule"], rest["numerics"]
     seen = data.sizes["pool"] if samples is None else samples
@@ -86,7 +87,8 @@ def disentangler(
 ) -> Load:
     """Training of Φ at one depth."""
     target = taken_apart(target)
-    net = Net.of("disentangler", blocks=blocks, in_shape=data.shape, out_shape=target.shape, width=width)
+    shapes = {"in_shape": data.shape, "out_shape": target.shape, "grid": feature_grid(target.net)}
+    net = Net.of("disentangler", blocks=blocks, width=width, **shapes)
     work = training(net, (target.feature,), data.shape, schedule, numerics)
     return load((work,), data, net, disk=4.0 * parameters(net))
 
@@ -103,8 +105,8 @@ def trunk(
 ) -> Load:
     """Training of ψ and g_k at one depth."""
     nets = (target, *exemplary)
-    shapes = [n.shape for n in nets]
-    net = Net.of("trunk", blocks=blocks, in_shape=data.shape, out_shapes=shapes, width=width)
+    shapes = {"out_shapes": [n.shape for n in nets], "grid": feature_grid(target.net)}
+    net = Net.of("trunk", blocks=blocks, in_shape=data.shape, width=width, **shapes)
     work = training(net, tuple(n.feature for n in nets), data.shape, schedule, numerics)
     return load((work,), data, net, disk=4.0 * parameters(net))
 

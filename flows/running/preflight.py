@@ -19,14 +19,12 @@ def check(spec: RunSpec, store: Path) -> None:
         InputError: one or two sentences that say what to do.
     """
     from featcx_core.data.sources import split_sizes
-    from featcx_core.nets.targets import BUILTIN, check_net
+    from featcx_core.nets.targets import check_net
 
     check_store(store)
     check_net(spec.target.net)
     if spec.exemplary.net is not None:
         check_net(spec.exemplary.net)
-    if spec.target.net not in BUILTIN and spec.target.layer is None:
-        raise InputError(f"'{spec.target.net}' has no feature layer of its own; name one with target.layer.")
     check_architecture(spec)
     check_runtime(spec.runtime)
     check_budget(spec)
@@ -67,37 +65,27 @@ def check_runtime(runtime: RuntimeSpec) -> int:
 
 
 def check_architecture(spec: RunSpec) -> None:
-    """Whether layers exist and checkpoints are of the nets they are given for; shapes are checked when they are loaded."""
-    from safetensors import SafetensorError, safe_open
-
-    from featcx_core.data.sources import pool_counts
-    from featcx_core.nets.targets import build_net
-    from featcx_core.specs import nearest
+    """Whether nets can be built for these images and cut at their layers, and checkpoints are of these nets."""
+    from featcx_core.data.sources import image_shape, pool_counts
+    from featcx_core.nets.checkpoints import fitted, read_checkpoint
+    from featcx_core.nets.targets import BUILTIN, TargetNet
+    from featcx_core.seeds import seeded
 
     target, same = spec.target, spec.exemplary.net in (None, spec.target.net)
-    for net, layer, checkpoints in (
-        (target.net, target.layer, [target.checkpoint]),
-        (spec.exemplary.net or target.net, target.layer if same else None, spec.exemplary.checkpoints),
+    exemplary = spec.exemplary.net or target.net
+    for net, own, checkpoints in (
+        (target.net, True, [target.checkpoint]),
+        (exemplary, same, spec.exemplary.checkpoints if spec.reliability.enabled else ()),
     ):
         paths = [Path(path) for path in checkpoints if path is not None]
-        if layer is None and not paths:
+        given = [target.layer, target.layout] if own else []
+        if not paths and net in BUILTIN and not any(given):
             continue
-        model = build_net(net, 3, len(pool_counts(spec.dataset)), target.options if same else {})
-        names = [name for name, _ in model.named_modules() if name]
-        if layer is not None and layer not in names:
-            raise InputError(f"The net has no layer '{layer}'; {nearest(layer, names)}")
+        how = (target.layer, target.pre_relu, target.options, target.layout) if own else ()
+        with seeded(0):
+            model = TargetNet(net, image_shape(spec.dataset), len(pool_counts(spec.dataset)), *how).model
         for path in paths:
-            if not path.is_file():
-                raise InputError(f"There is no checkpoint {path}; give a safetensors file that exists.")
-            try:
-                with safe_open(path, "pt") as file:
-                    wrong = sorted(set(file.keys()) ^ set(model.state_dict()))
-            except (OSError, SafetensorError) as error:
-                raise InputError(f"{path} cannot be read as safetensors ({error}); give a net's state dict.") from error
-            if wrong:
-                raise InputError(
-                    f"{path} is the checkpoint of another network: '{wrong[0]}' does not fit; check the net."
-                )
+            fitted(read_checkpoint(path), model.state_dict(), path)
 
 
 def check_store(store: Path) -> None:

@@ -1,0 +1,160 @@
+"""Which modules a net calls on an image, in what order, on tensors of what shapes: what the splitting of nets reads off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from featcx_core.data.images import Shape
+from featcx_core.errors import InputError
+from featcx_core.specs import nearest
+
+LISTED = 40  # layers that a refusal names
+
+
+class Call(NamedTuple):
+    """One call of a module: its dotted name, which of its calls it is (from 1), and shapes without the batch's size."""
+
+    name: str
+    number: int
+    module: nn.Module
+    given: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
+def example(model: nn.Module, in_shape: Shape, images: int = 2) -> Tensor:
+    """Noise in place of images, always the same, where the net's weights are."""
+    weight = next(model.parameters(), None)
+    noise = torch.randn(images, *in_shape, generator=torch.Generator().manual_seed(0))
+    return noise if weight is None else noise.to(device=weight.device, dtype=weight.dtype)
+
+
+@contextmanager
+def jittered(model: nn.Module) -> Iterator[None]:
+    """Inside, every weight is a little off: what is zero in a fresh net (gates, last layers) then hides no connection."""
+    rng, kept = torch.Generator().manual_seed(1), []
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.is_floating_point() and p.device.type != "meta" and p.numel():
+                kept.append((p, p.detach().clone()))
+                spread = 0.1 / max(1, p[0].numel() if p.ndim else 1) ** 0.5
+                p.add_((spread * torch.randn(p.shape, generator=rng)).to(p))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for p, value in kept:
+                p.copy_(value)
+
+
+@torch.no_grad()
+def calls(model: nn.Module, images: Tensor) -> list[Call]:
+    """Every call of a submodule, in the order in which they end.
+
+    Raises:
+        InputError: when the net does not take such images.
+    """
+    found, counts = list[Call](), dict[str, int]()
+
+    def seen(name: str) -> Any:
+        def hook(module: nn.Module, given: tuple[Any, ...], result: Any) -> None:
+            counts[name] = counts.get(name, 0) + 1
+            found.append(Call(name, counts[name], module, _shape(given), _shape(result)))
+
+        return hook
+
+    hooks = [module.register_forward_hook(seen(name)) for name, module in model.named_modules() if name]
+    try:
+        model(images)
+    except Exception as error:  # whatever the net's own code raises for images that it was not made for
+        size = "×".join(map(str, images.shape[1:]))
+        raise InputError(
+            f"The net does not take images of {size} ({_first_line(error)}); set dataset.size, or the size that the net "
+            "is built for in target.options: img_size of timm's, image_size of torchvision's nets."
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def find_call(model: nn.Module, found: list[Call], layer: str) -> Call:
+    """The call that `layer` means: NAME, or NAME#2 for the second call of a module that is called several times.
+
+    Raises:
+        InputError: when there is none or there are several, naming what there is.
+    """
+    name, _, number = layer.partition("#")
+    own = [call for call in found if call.name == name]
+    if not own:
+        names = [n for n, _ in model.named_modules() if n]
+        if name in names:
+            raise InputError(f"Layer '{name}' is not used in the net's forward pass; choose another.")
+        raise InputError(f"The net has no layer '{name}'; {nearest(name, names)} {listing(found)}".rstrip())
+    if number and (not number.isdecimal() or not 1 <= int(number) <= len(own)):
+        raise InputError(f"Layer '{name}' is called {len(own)} times; name one as {name}#1 to {name}#{len(own)}.")
+    if not number and len(own) > 1:
+        raise InputError(
+            f"Layer '{name}' is called {len(own)} times in the net's forward pass; say which: {name}#1 to {name}#{len(own)}."
+        )
+    return own[int(number) - 1 if number else 0]
+
+
+def listing(found: list[Call]) -> str:
+    """The layers with their shapes, the outer ones first where they are many."""
+    shown = [call for call in found if call.number == 1 and call.shape]
+    depth = max((call.name.count(".") for call in shown), default=0)
+    while depth > 0 and len(shown) > LISTED:
+        depth -= 1
+        shown = [call for call in shown if call.name.count(".") <= depth]
+    left = len(shown) - LISTED
+    told = ", ".join(f"{call.name} ({'×'.join(map(str, call.shape))})" for call in shown[:LISTED])
+    return f"Layers: {told}{f', and {left} more' if left > 0 else ''}." if shown else ""
+
+
+def default_layer(model: nn.Module, images: Tensor) -> str:
+    """The layer in front of the head: what a timm net's `forward_features` gives, else the last child before pooling.
+
+    Of the net's own children in the order of their calls, the last whose output has places (three dimensions or more), that
+    is no pooling, and that weights follow; in a net that only wraps another, that one's children.
+
+    Raises:
+        InputError: where there is none.
+    """
+    scope, within = "", model
+    while True:
+        found = calls(model, images)
+        own = [c for c in found if c.name.startswith(scope) and "." not in c.name[len(scope) :]]
+        weights = [i for i, c in enumerate(own) if any(True for _ in c.module.parameters())]
+        last = weights[-1] if weights else 0
+        placed = [c for c in own[:last] if len(c.shape) >= 2 and "pool" not in type(c.module).__name__.lower()]
+        if wanted := _features_shape(within, images if not scope else None):
+            placed = [c for c in placed if c.shape == wanted] or placed
+        if placed:
+            final = placed[-1]
+            several = sum(c.name == final.name for c in found) > 1
+            return f"{final.name}#{final.number}" if several else final.name
+        if len(weights) != 1:
+            raise InputError(f"It is not plain where the net's features end; name target.layer. {listing(found)}")
+        within, scope = own[last].module, f"{own[last].name}."
+
+
+@torch.no_grad()
+def _features_shape(model: nn.Module, images: Tensor | None) -> tuple[int, ...]:
+    given: Any = getattr(model, "forward_features", None)
+    return _shape(given(images)) if callable(given) and images is not None else ()
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """A tensor's shape without the batch; of a tuple, the first entry's if it is the only tensor; else ()."""
+    if isinstance(value, tuple | list) and len(value) == 1:
+        value = value[0]
+    return tuple(value.shape[1:]) if isinstance(value, Tensor) else ()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

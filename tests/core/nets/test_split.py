@@ -1,0 +1,152 @@
+"""Any net cut at any layer: head∘feature is the net, whatever the feature's shape and however the net is written."""
+
+import pytest
+import torch
+from torch import nn
+
+from featcx_core.errors import InputError
+from featcx_core.nets.disentangler import Disentangler
+from featcx_core.nets.split import split_net
+
+SHAPE = (3, 16, 16)
+
+
+class Tokens(nn.Module):
+    """A class token and 4×4 patches of width 12 through two layers; the head reads the class token."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Conv2d(3, 12, 4, 4)
+        self.token = nn.Parameter(torch.randn(1, 1, 12))
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(12, 2, 24, batch_first=True, dropout=0.1) for _ in range(2)
+        )
+        self.norm, self.fc = nn.LayerNorm(12), nn.Linear(12, 5)
+
+    def forward(self, x):
+        x = self.embed(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1)
+        for block in self.blocks:
+            x = block(x)
+        return self.fc(self.norm(x)[:, 0])
+
+
+class ChannelsLast(nn.Module):
+    """Maps as rows × columns × channels, 4×4×4: only what the layers declare tells channels from rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 4, 4, 4), nn.LayerNorm(4)
+        self.mix, self.fc = nn.Linear(4, 4), nn.Linear(4, 5)
+
+    def forward(self, x):
+        x = self.norm(self.stem(x).permute(0, 2, 3, 1))
+        return self.fc(self.mix(x).relu().mean((1, 2)))
+
+
+class Branching(nn.Module):
+    """Control flow on values, which no graph shows; its answer is a dict with logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 6, 3, 2), nn.Linear(6, 5)
+
+    def forward(self, x):
+        x = self.first(x)
+        x = x.relu() if float(x.detach().abs().sum()) >= 0 else x
+        return {"logits": self.last(x.mean((2, 3))), "other": None}
+
+
+class Reused(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.act, self.fc = (
+            nn.Conv2d(3, 6, 3, 2),
+            nn.Conv2d(6, 6, 3),
+            nn.ReLU(inplace=True),
+            nn.Linear(6, 5),
+        )
+
+    def forward(self, x):
+        return self.fc(self.act(self.b(self.act(self.a(x)))).mean((2, 3)))
+
+
+def images(n=4):
+    return torch.randn(n, *SHAPE, generator=torch.Generator().manual_seed(3))
+
+
+def logits(out):
+    return out["logits"] if isinstance(out, dict) else out
+
+
+@pytest.mark.parametrize(
+    ("make", "layer", "shape", "layout"),
+    [
+        (Tokens, "blocks.1", (12, 17, 1), "td"),
+        (Tokens, "norm", (12, 17, 1), "td"),
+        (Tokens, "embed", (12, 4, 4), "chw"),
+        (ChannelsLast, "norm", (4, 4, 4), "hwc"),
+        (ChannelsLast, "mix", (4, 4, 4), "hwc"),
+        (ChannelsLast, "stem", (4, 4, 4), "chw"),
+        (Branching, "first", (6, 7, 7), "chw"),
+        (Reused, "act#1", (6, 7, 7), "chw"),
+        (Reused, "act#2", (6, 5, 5), "chw"),
+    ],
+)
+def test_the_halves_are_the_whole_and_the_owner_s_net_is_as_it_was(make, layer, shape, layout):
+    torch.manual_seed(0)
+    net, x = make().train(), images()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    split = split_net(net, layer, False, SHAPE)
+    assert (split.shape, split.layout) == (shape, layout)
+    assert split.error < 1e-5
+    with torch.no_grad():
+        f = split.feature(x)
+        assert f.shape == (4, *shape)
+        whole = logits(make_eval(net)(x))
+        torch.testing.assert_close(split.head(f), whole, rtol=1e-4, atol=1e-5)
+        mixed = split.head(f.flip(0))  # the head reads the feature alone
+        torch.testing.assert_close(mixed, whole.flip(0), rtol=1e-4, atol=1e-5)
+    net.train()
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert all(m.training for m in net.modules())
+    assert all(m.inplace for m in net.modules() if isinstance(m, nn.ReLU) and make is Reused)
+
+
+def make_eval(net):
+    return net.eval()
+
+
+def test_tokens_that_the_layer_gives_are_kept_one_by_one():
+    torch.manual_seed(0)
+    net, x = Tokens().eval(), images()
+    kept = []
+    handle = net.blocks[1].register_forward_hook(lambda m, i, o: kept.append(o))
+    with torch.no_grad():
+        net(x)
+        handle.remove()
+        f = split_net(net, "blocks.1", False, SHAPE).feature(x)
+    torch.testing.assert_close(f[:, :, :, 0].transpose(1, 2), kept[0])
+
+
+def test_a_layer_that_is_called_twice_must_be_named_with_its_call():
+    with pytest.raises(InputError, match=r"act#1.*act#2"):
+        split_net(Reused(), "act", False, SHAPE)
+
+
+def test_a_layout_that_does_not_fit_is_refused():
+    with pytest.raises(InputError, match=r"target\.layout = 'td' does not fit layer 'norm', which gives 4×4×4"):
+        split_net(ChannelsLast(), "norm", False, SHAPE, "td")
+    asked = split_net(ChannelsLast(), "norm", False, SHAPE, "chw")
+    assert asked.layout == "chw"
+
+
+def test_a_wrong_layer_lists_the_layers_with_their_shapes():
+    with pytest.raises(InputError, match=r"no layer 'block\.1'"):
+        split_net(Tokens(), "block.1", False, SHAPE)
+
+
+@pytest.mark.parametrize(("shape", "grid"), [((12, 17, 1), (4, 4)), ((12, 16, 1), (4, 4)), ((10, 1, 1), None)])
+def test_a_disentangler_gives_tokens_and_vectors(shape, grid):
+    net = Disentangler(1, SHAPE, shape, width=4, grid=grid) if grid else Disentangler(1, SHAPE, shape, width=4)
+    assert net(images()).shape == (4, *shape)
