@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from featcx_core.nets.calls import Call
 
@@ -111,7 +112,8 @@ def relink(part: nn.Module, model: nn.Module) -> None:
     for node in part.graph.nodes:
         if node.op == "get_attr":
             owner, _, name = node.target.rpartition(".")
-            setattr(part.get_submodule(owner), name, functools.reduce(getattr, node.target.split("."), model))
+            if not is_parametrized(model.get_submodule(owner), name):  # then it is computed anew each time
+                setattr(part.get_submodule(owner), name, functools.reduce(getattr, node.target.split("."), model))
         elif weight is not None and isinstance(node.kwargs.get("device"), torch.device):
             node.update_kwarg("device", weight.device)
     part.recompile()

@@ -46,6 +46,7 @@ def files(store: Path) -> dict[str, tuple[int, int]]:
 
 def target_arguments(data: ArtifactRef, draws: int = 12_000) -> dict[str, Any]:
     own = {"net": "resnet8", "layer": None, "pre_relu": None, "options": {}, "weights": None, "code": None}
+    own |= {"layout": None, "preprocess": "auto", "allow_chance": False}
     seeds = {"samples": 200, "subset_seed": 1, "seed": 2}
     return {"data": data, "schedule": ScheduleSpec(draws=draws), "numerics": Numerics()} | own | seeds
 
