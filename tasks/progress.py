@@ -60,14 +60,14 @@ def tell_first(env: Env, results: dict[str, Any]) -> None:
     folder = notes_folder(env.store, env.run)
     folder.mkdir(parents=True, exist_ok=True)
     fresh = folder / f"{FIRST}.{os.getpid()}"
-    fresh.write_text(json.dumps(results))
+    fresh.write_text(json.dumps(results), encoding="utf-8")
     fresh.rename(folder / FIRST)
 
 
 def first_results(env: Env) -> dict[str, Any] | None:
     """What `tell_first` left; None before."""
     path = notes_folder(env.store, env.run) / FIRST
-    return json.loads(path.read_text()) if path.exists() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 class Progress:

@@ -41,12 +41,12 @@ class Chains(NamedTuple):
         """Writes moments.safetensors and chains.json."""
         save_file(self.moments._asdict(), folder / "moments.safetensors")
         about = {"orders": self.orders, "chains": self.chains, "continued": self.continued}
-        (folder / "chains.json").write_text(json.dumps(about))
+        (folder / "chains.json").write_text(json.dumps(about), encoding="utf-8")
 
     @staticmethod
     def load(folder: Path) -> Chains:
         """What `save` wrote."""
-        about = json.loads((folder / "chains.json").read_text())
+        about = json.loads((folder / "chains.json").read_text(encoding="utf-8"))
         moments = Covariance(**load_file(folder / "moments.safetensors"))
         return Chains(tuple(about["orders"]), about["chains"], about["continued"], moments)
 

@@ -65,6 +65,7 @@ def cub200(root: Path) -> list[Crop]:
 def dogs(root: Path) -> list[Crop]:
     """The dogs: `lists/*.mat` tell of `Images/`, an XML file each in `Annotation/` of the boxes."""
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     root = _with(root, "lists", "StanfordDogs")
     crops = []
@@ -72,7 +73,7 @@ def dogs(root: Path) -> list[Crop]:
         path = root / "lists" / f"{split}_list.mat"
         try:
             files = [str(entry[0]) for entry in loadmat(path)["file_list"].ravel()]
-        except (OSError, KeyError, ValueError, TypeError, NotImplementedError) as error:
+        except (OSError, KeyError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
             raise InputError(
                 f"{path} cannot be read as the official list ({error}); unpack the archive anew."
             ) from error

@@ -99,7 +99,8 @@ def view(
         for frame in section.tables
         if frame not in frames
     ]
-    left_out = [notes[key] for key in names if key in notes]  # though its frames are there, which others need too
+    # Though its frames are there, which other sections need too.
+    left_out = [notes[key] for key in names if key in notes]
     shell = View(anchor, section.title, section.about, list(dict.fromkeys([*absent, *left_out])))
     if left_out or not section.needs([frame in frames for frame in section.tables]):
         return shell

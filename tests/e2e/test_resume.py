@@ -81,5 +81,5 @@ def wait_for_checkpoint(store: Path) -> None:
     """Waits until the training has saved itself anew."""
     began = time.time()
     while not any(p.stat().st_mtime > began for p in store.glob(".checkpoints/target-*/checkpoint.safetensors")):
-        assert time.time() < began + 120
+        assert time.time() < began + 300
         time.sleep(0.005)

@@ -69,7 +69,7 @@ from flows.serving.deployments import sweep
 settings = {
     "target": {"net": "fragile_nets:Net", "layer": "body", "schedule": {"draws": 640}},
     "exemplary": {"schedule": {"draws": 640}},
-    "disentangler": {"blocks": [1, 2], "schedule": {"draws": 320}},
+    "disentangler": {"blocks": [1, 2], "schedule": {"draws": 640, "batch": 32}},
     "reliability": {"enabled": "off"},
     "components": {"rows": 40},
 }

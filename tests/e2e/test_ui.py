@@ -167,7 +167,9 @@ def test_what_exists_is_cached(service: Service, page: Any, runs: dict[str, str]
 
 
 def test_bad_input_fails_the_run_in_one_sentence(service: Service, page: Any, runs: dict[str, str]) -> None:
-    sentence = "There is no net 'resnet9'; did you mean 'resnet8'? Or give module:function."
+    sentence = (
+        "There is no net 'resnet9'; did you mean 'resnet8'? Or give torchvision:NAME, timm:NAME or module:function."
+    )
     run = wait_for(
         lambda: (found := service.api(f"/flow_runs/{runs['wrong']}"))["state"]["type"] == "FAILED" and found,
         60,

@@ -44,7 +44,7 @@ def test_two_runs_compare(first: Finished, store: Path, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     values = {(row["metric"], row["order"]): row for row in done.json["differences"]}
     for mine, theirs in zip(first.json["orders"], other.json["orders"], strict=True):
-        for metric in ("significance", "effectiveness", "decodability"):
+        for metric in ("cross_seed", "effectiveness", "decodability"):
             difference = values[metric, mine["order"]]["difference"]
             assert difference == pytest.approx(theirs[metric] - mine[metric])
     assert Path(done.json["figure"]).is_file()

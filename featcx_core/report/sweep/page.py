@@ -60,7 +60,8 @@ def write_sweep_report(
     for name in set(frames) - set(drawn):
         notes[name] = claim_readings.claim(frames, name[6:])
     for section in SECTIONS:
-        notes.setdefault(section.name, ABSENT if frames else NONE)
+        if not section.needs([frame in drawn for frame in section.tables]):  # a note would stand in its place
+            notes.setdefault(section.name, ABSENT if frames else NONE)
     return write_page(
         folder,
         title=f"Sweep over {'training-set sizes' if _sizes(frames) > 1 else 'targets'} on {source}",

@@ -407,7 +407,7 @@ def test_precision_is_resolved_by_capability():
     ],
 )
 def test_bf16_where_the_processor_is_fast_at_it(info, precision, monkeypatch):
-    monkeypatch.setattr(Path, "read_text", lambda path: info)
+    monkeypatch.setattr(Path, "read_text", lambda path, encoding=None: info)
     monkeypatch.setattr("os.path.exists", lambda path: True)
     assert resolve_precision("auto", CPU) == precision
 
