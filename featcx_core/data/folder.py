@@ -50,8 +50,9 @@ class Folder:
 
     def __init__(self, folder: Path, spec: DatasetSpec) -> None:
         self.folder, self.spec = folder, spec
-        there = {split: folder / split for split in TESTS if (folder / split).is_dir()}
-        self.train = folder / "train" if (folder / "train").is_dir() else folder
+        named = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True) if path.is_dir()}
+        there = {split: named[name] for split in TESTS for name in (f"{split}ing", split) if name in named}
+        self.train = named.get("train", named.get("training", folder))
         if self.train == folder and there:
             raise InputError(f"There is no folder {folder / 'train'} beside {min(there.values())}; add or rename it.")
         self.test = next(iter(there.values()), None)

@@ -15,6 +15,9 @@ def classes_of(labels: np.ndarray) -> tuple[str, ...]:
     """
     if labels.dtype.kind in "OUS":
         return tuple(natural({str(label) for label in labels}))
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        row = int(np.flatnonzero(~np.isfinite(labels))[0])
+        raise InputError(f"The label at row {row} is {labels[row]}; labels are whole numbers or words.")
     return tuple(str(c) for c in range(min(int(labels.max()) + 1, len(labels))))
 
 

@@ -60,6 +60,13 @@ def test_a_validation_folder_serves_as_test(tmp_path):
     assert len(told(f"folder:{data}")) == 1
 
 
+@pytest.mark.parametrize("names", [("Train", "Test"), ("training", "testing"), ("TRAIN", "Validation")])
+def test_split_folders_by_other_names_are_no_classes(tmp_path, names):
+    data = load(f"folder:{folder(tmp_path, splits=names)}")
+    assert data.classes == ("cat", "dog")
+    assert (len(data.train_images), len(data.test_images)) == (10, 10)
+
+
 def test_classes_in_natural_order(tmp_path):
     names = tuple(str(i) for i in range(1, 12))
     assert load(f"folder:{folder(tmp_path, classes=names, each=2)}").classes == names
@@ -178,6 +185,13 @@ def test_numbers_with_fractions_are_no_labels(tmp_path):
     source = parquet(tmp_path, lambda n: table(n, label=np.arange(n) % 2 * 0.5))
     with pytest.raises(InputError, match=r"label 0\.5 at row 1; labels are whole numbers or words"):
         load(source)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_labels_that_are_not_finite_are_a_sentence(tmp_path, value):
+    np.savez(tmp_path / "a.npz", x_train=np.zeros((8, 8, 8), np.uint8), y_train=np.array([0, 1, 0, value, 0, 1, 0, 1]))
+    with pytest.raises(InputError, match=r"label at row 3 is (nan|inf)"):
+        load(f"npz:{tmp_path / 'a.npz'}")
 
 
 def test_a_words_column_that_is_not_named_label_is_none(tmp_path):
