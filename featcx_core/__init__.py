@@ -9,8 +9,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from featcx_core.entry import beside
+
 CONTENTS = {
-    "notebook.analyze": ["analyze"],  # a network in hand, taken apart in one call
+    "flows.notebook": ["analyze"],  # a network in hand, taken apart in one call
     "notebook.opening": ["open_run"],  # a finished run, the same type
     "notebook.analysis": ["Analysis"],
     "specs": ["RunSpec", "DatasetSpec", "ScheduleSpec"],  # what a run is made of
@@ -49,4 +51,5 @@ __all__ = sorted(_HOME)
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"featcx_core has no '{name}'")
-    return getattr(import_module(f"featcx_core.{_HOME[name]}"), name)
+    home = _HOME[name]
+    return getattr(beside(home) if home.startswith("flows.") else import_module(f"featcx_core.{home}"), name)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import codecs
 import sys
 import unicodedata
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("flows", "tasks")  # names that a user's own folder may well have, too
@@ -20,9 +22,26 @@ def main() -> None:
     """Runs the command line."""
     own_packages_first()
     write_anything()
-    from importlib import import_module
-
     import_module("flows.cli").main()
+
+
+def beside(module: str) -> ModuleType:
+    """A module of the packages that stand beside this one, whatever else bears their names on the path.
+
+    Raises:
+        ImportError: where another package of such a name has been imported already.
+    """
+    sys.path.insert(0, str(ROOT))
+    try:
+        for name in PACKAGES:
+            found = getattr(import_module(name), "__file__", None)
+            if found is None or not Path(found).resolve().is_relative_to(ROOT):
+                raise ImportError(
+                    f"{found or name} bears the name of a package of featcx; rename it or import featcx first."
+                )
+        return import_module(module)
+    finally:
+        sys.path.remove(str(ROOT))
 
 
 def own_packages_first() -> None:

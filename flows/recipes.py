@@ -278,11 +278,16 @@ def analyse_target(
     exemplary: list[Node] | None,
     numerics: Numerics,
     scope: str = "",
+    sizes: Mapping[str, int] | None = None,
 ) -> Analysed:
     """The sub-DAG that every network goes through: disentangle, extract, then fan out the analyses.
 
     Of the target itself alone is asked what depth adds over training; variants are held against it.
+
+    Args:
+        sizes: images of 'seen' and 'test'; None for those of the spec's data set.
     """
+    sizes = split_sizes(spec.dataset, spec.target.samples) if sizes is None else sizes
     judged = spec.disentangler.continuation and scope == ""
     chains, shared, null = share(submit, spec, data, target, numerics, scope, judged)
     components = submit(
@@ -318,7 +323,7 @@ def analyse_target(
     shards = {
         split: [
             submit(analyse.shapley, scope, components=components, target=target, split=split, part=part)
-            for part in range(parts(spec, split))
+            for part in range(parts(spec, sizes[split]))
         ]
         for split in ("seen", "test")
     }
@@ -456,9 +461,8 @@ def rows_seed(spec: RunSpec) -> int:
     return derive_seed(spec.dataset.split_seed, "rows")
 
 
-def parts(spec: RunSpec, split: str) -> int:
-    """Parquet parts of a split, known before anything is computed."""
-    rows = split_sizes(spec.dataset, spec.target.samples)[split]
+def parts(spec: RunSpec, rows: int) -> int:
+    """Parquet parts of a split of so many images, known before anything is computed."""
     if spec.components.rows != "all":
         rows = min(rows, spec.components.rows)
     return math.ceil(rows / spec.components.part_rows)

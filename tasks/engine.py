@@ -1,4 +1,4 @@
-"""What turns a stage's body into a cached Prefect task.
+"""What makes a stage of a body: its key, and computing and publishing its artifact. Prefect is not needed (`cached.py`).
 
 A body is a function `body(work, *, …)`: its keyword arguments are settings and `ArtifactRef`s, and it fills `work.folder`.
 The settings, the digests of the references and the version of the code that the body imports make the key.
@@ -9,33 +9,25 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import inspect
 import platform
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefect import Task
-from prefect._internal.result_records import ResultRecord, ResultRecordMetadata
-from prefect.cache_policies import CachePolicy
-from prefect.serializers import JSONSerializer
 from pydantic import BaseModel
 
 from featcx_core.store.artifacts import ArtifactRef, FileRef, Store
 from featcx_core.store.code import CodeVersion, code_version
 from featcx_core.store.keys import artifact_key, digest
-from featcx_core.store.trust import inside
-from tasks.devices import Lease, lease, placement, settled_allocator
+from tasks.devices import Lease, lease, settled_allocator
 from tasks.env import Env
 from tasks.progress import Progress
 
 if TYPE_CHECKING:
     import torch
-    from prefect.futures import PrefectFuture
 
     from featcx_core.specs import Numerics
     from featcx_core.training.fit import Training
@@ -76,49 +68,6 @@ def checkpoint_folder(store: Store, stage: str, key: str) -> Path:
     return store.root / ".checkpoints" / f"{stage}-{key}"
 
 
-@dataclass
-class StoreCache(CachePolicy):
-    """Prefect's record of a stage is made anew from the store each time: it counts while the payload is there whole."""
-
-    stage: str = ""
-    module: str = ""
-
-    def compute_key(
-        self, task_ctx: Any, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
-    ) -> str | None:
-        """The stage's name and key, which is also the record's file name."""
-        stage, env = stage_of(self.module, self.stage), inputs["env"]
-        arguments = {name: value for name, value in inputs.items() if name != "env"}
-        key, store = stage.key(arguments), Store(env.store)
-        progress = Progress(env, stage.name, key, stage.describe(arguments, env.scope))
-        progress.note("waiting")  # before it looks: what a run has noted is not pruned
-        found = store.find(stage.name, key)
-        write_record(store, f"{stage.name}-{key}", found)
-        if found is not None:
-            progress.finish(computed=False)
-        return f"{stage.name}-{key}"
-
-
-def records(store: Store) -> Path:
-    """The folder of Prefect's own records."""
-    return store.root / ".prefect" / "results"
-
-
-def write_record(store: Store, name: str, found: ArtifactRef | None) -> None:
-    """Has Prefect's record say what the store says, whatever stood there: one from a stranger could name a serializer that
-    runs code, and Prefect would use it. Where there is no artifact there is no record.
-    """
-    path = inside(store.root, ".prefect", "results") / name
-    if found is None:
-        path.unlink(missing_ok=True)
-        return
-    about = ResultRecordMetadata(serializer=JSONSerializer(), storage_key=str(path))
-    fresh = path.with_name(f"{name}.{uuid.uuid4().hex[:8]}")
-    fresh.parent.mkdir(parents=True, exist_ok=True)
-    fresh.write_bytes(ResultRecord(result=found, metadata=about).serialize())
-    fresh.rename(path)
-
-
 STAGES: dict[str, Stage] = {}
 
 
@@ -129,7 +78,7 @@ def stage_of(module: str, name: str) -> Stage:
 
 
 class Stage:
-    """A stage of the DAG: a body, its key, and the Prefect task around it.
+    """A stage of the DAG: a body and its key.
 
     Args:
         body: see the module's text.
@@ -145,33 +94,6 @@ class Stage:
     ) -> None:
         self.body, self.name, self.label, self.computes, self.version = body, name, label, computes, version or {}
         STAGES[name] = self
-
-        module = body.__module__
-
-        def run(*, env: Env, **arguments: Any) -> ArtifactRef:
-            return execute(stage_of(module, name), arguments, env)
-
-        own = list(inspect.signature(body).parameters.values())[1:]
-        env = inspect.Parameter("env", inspect.Parameter.KEYWORD_ONLY, annotation=Env)
-        run.__name__, run.__qualname__, run.__doc__ = body.__name__, body.__qualname__, body.__doc__
-        run.__signature__ = inspect.Signature([env, *own])  # type: ignore[attr-defined]
-        run.__annotations__ = {}
-        self.task: Task[..., ArtifactRef] = Task(
-            run,
-            name=name,
-            cache_policy=StoreCache(stage=name, module=module),
-            persist_result=True,
-            result_serializer="json",
-            log_prints=False,
-        )
-
-    def submit(self, env: Env, scope: str = "", **arguments: Any) -> PrefectFuture[ArtifactRef]:
-        """Has the task run when its inputs exist; the future of its reference."""
-        env = env.model_copy(update={"scope": scope})
-        name = self.describe(arguments, scope).replace("{", "(").replace("}", ")")
-        task = self.task.with_options(task_run_name=name, result_storage=_folder(records(Store(env.store))))
-        with placement(env.device, env.threads, self.computes, ray=not env.exclusive):
-            return task.submit(env=env, **arguments)
 
     def key(self, arguments: dict[str, Any]) -> str:
         """The artifact's key for these arguments, references resolved."""
@@ -291,11 +213,6 @@ def _has_refs(value: Any) -> bool:
 @functools.cache
 def _code(body: Body) -> CodeVersion:
     return code_version(body)
-
-
-def _folder(path: Path) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 def _remove_checkpoint(store: Store, stage: str, key: str) -> None:

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from tasks.env import Env
 
 
-FIRST = "first.results"
+FIRST, STOP = "first.results", "stop"
+
+
+class Stopped(Exception):
+    """Whoever wanted the run has asked it to stop."""
 
 
 class Note(NamedTuple):
@@ -70,6 +74,13 @@ def first_results(env: Env) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
+def stop(env: Env) -> None:
+    """Has every stage of a run end when it next tells of itself."""
+    folder = notes_folder(env.store, env.run)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / STOP).touch()
+
+
 class Progress:
     """Tells how far one stage is; at most a few small writes a second."""
 
@@ -80,7 +91,13 @@ class Progress:
         self.began, self.first, self.latest = 0.0, 0, (0, 0)  # of what is under way: first note, latest (done, total)
 
     def note(self, state: str, done: int = 0, total: int = 0, text: str = "") -> None:
-        """Writes the note."""
+        """Writes the note.
+
+        Raises:
+            Stopped: from a stage that waits or runs, when the run was asked to stop.
+        """
+        if state in ("waiting", "running") and (self.path.parent / STOP).exists():
+            raise Stopped
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if state == "running" and self.state != "running":
             self.since = time.time()  # from here on it computes; before it waited for its key and a device

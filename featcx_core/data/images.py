@@ -86,7 +86,8 @@ class Dataset:
         meta = json.loads((folder / "data.json").read_text(encoding="utf-8"))
         with safe_open(folder / "data.safetensors", "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        return Dataset(classes=tuple(meta["classes"]), crop=meta["crop"], flip=meta["flip"], **tensors)
+        kind = Dataset if tensors["train_images"].dtype == Dataset.dtype else FloatDataset
+        return kind(classes=tuple(meta["classes"]), crop=meta["crop"], flip=meta["flip"], **tensors)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import os
 from collections.abc import Callable, Sequence
@@ -17,6 +18,9 @@ from featcx_core.nets.hooks import logits_of
 from featcx_core.nets.named import LIBRARIES, build_named, check_named, fresh_options
 from featcx_core.nets.split import cut, nonlinear_layers, relinked
 from featcx_core.specs import Layout, nearest
+from featcx_core.store.held import held
+
+GIVEN = "given"  # given:DIGEST, a module that this process has in hand
 
 
 class BasicBlock(nn.Module):
@@ -118,7 +122,9 @@ def check_net(net: str) -> None:
         InputError: for an unknown name, with the nearest.
     """
     library, _, name = net.partition(":")
-    if library in LIBRARIES:
+    if library == GIVEN:
+        held(name)
+    elif library in LIBRARIES:
         check_named(library, name)
     elif ":" in net:
         custom(net)
@@ -134,9 +140,28 @@ def build_net(net: str, channels: int, classes: int, options: dict[str, Any] | N
     library, _, name = net.partition(":")
     if library in LIBRARIES:
         return build_named(library, name, channels, classes, options or {})
+    if library == GIVEN:
+        return drawn_anew(held(name))
     if ":" in net:
         return custom(net)(classes=classes, **(options or {}))
     return BUILTIN[net][0](channels, classes)
+
+
+@torch.no_grad()
+def drawn_anew(net: nn.Module) -> nn.Module:
+    """A copy whose weights are drawn as its modules draw theirs; a module that has no such way gives its weights a normal
+    draw with their own mean and deviation.
+    """
+    fresh = copy.deepcopy(net)
+    for module in fresh.modules():
+        draw = getattr(module, "reset_parameters", None)
+        if callable(draw):
+            draw()
+        else:
+            for own in module.parameters(recurse=False):
+                if own.is_floating_point() and own.numel() > 1:
+                    own.normal_(float(own.mean()), float(own.std()))
+    return fresh
 
 
 class Rescaled(nn.Module):

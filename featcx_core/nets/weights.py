@@ -29,7 +29,9 @@ def save_network(module: nn.Module, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     described = {"kind": type(module).__name__, "config": module.config}
     (folder / "network.json").write_text(json.dumps(described, indent=1, sort_keys=True), encoding="utf-8")
-    save_file({k: v.cpu().contiguous() for k, v in module.state_dict().items()}, folder / "weights.safetensors")
+    # Clones: safetensors takes no tensors that share their memory, as tied weights do.
+    tensors = {k: v.cpu().clone(memory_format=torch.contiguous_format) for k, v in module.state_dict().items()}
+    save_file(tensors, folder / "weights.safetensors")
 
 
 def read_network(folder: str | Path, kind: type[M], device: torch.device | str = "cpu") -> M:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import html
+import math
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,24 @@ class Analysis:
     def images(self) -> pd.DataFrame:
         """A row a test image: its feature's energy by order, the order that explains 90% of it, its loss."""
         return self.frames["images"]
+
+    def without_seen(self, reason: str) -> Analysis:
+        """The same without what needs the images that the network was trained on: nobody knows them, and the pool, of which
+        the network may have seen a part or none, stood in for them.
+        """
+        effective = self.frames["effectiveness"]
+        over = {name: math.nan for name in map(str, effective) if "overfit" in name} | {"overfitting_stable": False}
+        frames = self.frames | {"effectiveness": effective.assign(**over)}
+        for name in ("splits", "substitution_splits"):
+            frames[name] = frames[name][frames[name].split != "seen"].reset_index(drop=True)
+        return replace(
+            self,
+            frames=frames,
+            components={split: table for split, table in self.components.items() if split != "seen"},
+            scores={name: value for name, value in self.scores.items() if not name.startswith("train")},
+            notes=self.notes
+            | {"overfitting": f"Over-fitting is left out. {reason} Effectiveness is that on the pool's images."},
+        )
 
     def summary(self) -> str:
         """What was found, in three sentences, and what to be careful about."""

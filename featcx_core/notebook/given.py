@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from featcx_core.data.images import Dataset, FloatDataset, stratified_split
 from featcx_core.errors import InputError
 
-Pixels = Mapping[str, Sequence[float]]
-IMAGENET: Pixels = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 LEAST = 10  # images of a split
 
 
@@ -61,7 +60,9 @@ def _collected(pairs: Any) -> tuple[Tensor, Tensor]:
         raise InputError(
             "There are images without labels; give labels (n,), or a DataLoader or Dataset of (image, label)."
         )
-    single = not isinstance(pairs, torch.utils.data.DataLoader)
+    if isinstance(pairs, DataLoader) and pairs.batch_size is not None:  # in the data set's own order, nothing dropped
+        pairs = DataLoader(pairs.dataset, pairs.batch_size, num_workers=pairs.num_workers, collate_fn=pairs.collate_fn)
+    single = not isinstance(pairs, DataLoader)
     rows = (pairs[i] for i in range(len(pairs))) if hasattr(pairs, "__getitem__") else pairs
     images, labels = list[Tensor](), list[Tensor]()
     for image, label in rows:
@@ -120,8 +121,8 @@ def as_dataset(
     data = kind(
         train_images=images,
         train_labels=labels,
-        test_images=test[0],
-        test_labels=test[1],
+        test_images=test[0].clone(),  # it may be a part of the same tensor, which no file holds twice
+        test_labels=test[1].clone(),
         pool=pool,
         validation=chosen,
         classes=tuple(map(str, range(int(max(labels.max(), test[1].max())) + 1))),
@@ -173,42 +174,6 @@ def _hold_out(
     kept[taken] = False
     moved = None if seen is None else (kept.cumsum(0) - 1)[seen]
     return images[kept], labels[kept], (images[taken], labels[taken]), moved
-
-
-class Rescaled(nn.Module):
-    """scale·x + shift, a value a channel: images in the pool's normalisation to what the net takes."""
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, scale: Tensor, shift: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("scale", scale[:, None, None])
-        self.register_buffer("shift", shift[:, None, None])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.scale * x + self.shift
-
-
-def rescaled(data: Dataset, preprocess: str | Pixels) -> nn.Module:
-    """What stands between images as `data` normalises them and a net.
-
-    Args:
-        preprocess: what stands between pixels in [0, 1] and the net: 'pool' (their mean and deviation taken out), 'none',
-            'imagenet', or {mean, std}; floats are taken as they are.
-    """
-    if isinstance(data, FloatDataset) or preprocess == "pool":
-        return nn.Identity()
-    channels = len(data.mean)
-    if isinstance(preprocess, str):
-        named: dict[str, Pixels] = {"none": {"mean": [0.0] * channels, "std": [1.0] * channels}, "imagenet": IMAGENET}
-        if preprocess not in named:
-            raise InputError(f"preprocess = '{preprocess}'; choose pool, none, imagenet, or give a mean and a std.")
-        preprocess = named[preprocess]
-    mean, std = torch.tensor(preprocess["mean"]), torch.tensor(preprocess["std"])
-    if mean.shape != data.mean.shape or std.shape != data.std.shape:
-        raise InputError(f"preprocess has {len(mean)} means for {channels} channels; give as many.")
-    return Rescaled(data.std / std, (data.mean - mean) / std)
 
 
 def own_copy(net: nn.Module) -> nn.Module:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from featcx_core.analysis.components import ComponentTable
 from featcx_core.analysis.pictures import Pictures
@@ -34,6 +36,24 @@ def open_run(store: str | Path, key: str | None = None) -> Analysis:
     report = reports[-1]
     nodes = report["lineage"]["networks"]["target"]
     refs = {stage: None if node is None else ArtifactRef(**node) for stage, node in nodes.items()}
+    spec = report["spec"]["spec"]
+    title = f"{spec['target']['net']} on {spec['dataset']['source']}, n = {spec['target']['samples']}"
+    return read_analysis(place, refs, settings=spec, notes=report["spec"]["notes"], title=title)
+
+
+def read_analysis(
+    place: Store,
+    refs: Mapping[str, ArtifactRef | None],
+    *,
+    settings: dict[str, Any],
+    notes: dict[str, str],
+    title: str,
+) -> Analysis:
+    """One analysed network, from its artifacts by stage.
+
+    Raises:
+        InputError: when one of them was pruned.
+    """
     folders = {stage: place.path(ref) for stage, ref in refs.items() if ref is not None}
     lost = [stage for stage, folder in folders.items() if not folder.is_dir()]
     if lost:
@@ -47,7 +67,6 @@ def open_run(store: str | Path, key: str | None = None) -> Analysis:
     nets = [read_network(place.path(ref), Disentangler) for ref in chain]
     orders = sorted({net.order for net in nets})  # of several chains Φ is the mean
     scores = json.loads((folders["target"] / "scores.json").read_text(encoding="utf-8"))["scores"]
-    spec = report["spec"]["spec"]
     return Analysis(
         frames=read_frames(refs, place.path),
         components={
@@ -56,9 +75,9 @@ def open_run(store: str | Path, key: str | None = None) -> Analysis:
         disentanglers={order: Ensemble([net for net in nets if net.order == order]) for order in orders},
         scores=scores | {"feature_variance": place.manifest(significance)["metrics"]["feature_variance"]},
         chosen_order=json.loads((folders["substitution"] / "chosen.json").read_text(encoding="utf-8"))["chosen_order"],
-        notes=report["spec"]["notes"],
-        settings=spec,
-        title=f"{spec['target']['net']} on {spec['dataset']['source']}, n = {spec['target']['samples']}",
+        notes=notes,
+        settings=settings,
+        title=title,
         pictures=Pictures.load(folders["pictures"]),
         provenance=place.lineage([ref for ref in refs.values() if ref is not None]),
     )

@@ -23,7 +23,7 @@ from featcx_core.store.keys import digest
 PACKAGE = "featcx_core"
 # What changes no result: declarations (their values are in the keys), messages, storage, and what runs a stage.
 PLUMBING = tuple(f"{PACKAGE}.{name}" for name in ("specs", "errors", "store"))
-RUNNING = ("tasks.env", "tasks.engine", "tasks.progress", "tasks.devices")
+RUNNING = ("tasks.env", "tasks.engine", "tasks.cached", "tasks.progress", "tasks.devices")
 ALL, LOOSE = "*", "<loose>"  # a whole module; its statements that define nothing, which run when it is imported
 _PARSER = threading.Lock()
 

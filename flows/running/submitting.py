@@ -17,6 +17,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from featcx_core.errors import InputError
 from featcx_core.specs import RuntimeSpec
 from featcx_core.store.artifacts import ArtifactRef, Store
+from tasks.cached import submit
 from tasks.devices import devices
 from tasks.engine import Stage
 from tasks.env import Env
@@ -67,7 +68,7 @@ class Submitter:
         self.inputs: dict[int, list[PrefectFuture[ArtifactRef]]] = {}
 
     def __call__(self, stage: Stage, scope: str = "", **arguments: Any) -> PrefectFuture[ArtifactRef]:
-        future = stage.submit(self.env.model_copy(update={"turn": len(self.futures)}), scope, **arguments)
+        future = submit(stage, self.env.model_copy(update={"turn": len(self.futures)}), scope, **arguments)
         self.futures.append(future)
         self.inputs[id(future)] = list(_futures(arguments))
         return future

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import featcx_core as fx
 from featcx_core.data.images import Dataset
-from featcx_core.notebook.analyze import BATCHES, SCHEDULE
+from flows.notebook import BATCHES, SCHEDULE
 from tests.e2e.conftest import LEAN, TINY, featcx
 
 
@@ -19,8 +19,7 @@ def test_analyze_and_run_agree_to_the_last_digit(tmp_path: Path) -> None:
     same = {name: json.dumps(value) for name, value in SCHEDULE.model_dump(mode="json").items() if name != "draws"}
     settings = [f"disentangler.schedule.{name}={value}" for name, value in same.items()]
     settings += [f"disentangler.batches={','.join(map(str, BATCHES))}", "disentangler.width=4"]
-    settings += ["disentangler.schedule.draws=320", "reliability.enabled=false"]
-    settings += ["disentangler.chains=1", "disentangler.continuation=false"]
+    settings += ["disentangler.schedule.draws=640", "reliability.enabled=false"]
     sets = [argument for setting in settings for argument in ("--set", setting)]
     run = featcx("run", "digits", *TINY, *LEAN, *sets, "--store", tmp_path / "store", json_file=tmp_path / "run.json")
     assert run.code == 0, run.err + run.out
@@ -36,7 +35,7 @@ def test_analyze_and_run_agree_to_the_last_digit(tmp_path: Path) -> None:
         seen=load_file(folder["target"] / "seen.safetensors")["seen"],
         pre_relu=True,
         orders=(4, 7),
-        draws=320,
+        draws=640,
         width=4,
         rows=60,
         bootstrap=200,
@@ -53,7 +52,8 @@ def test_analyze_and_run_agree_to_the_last_digit(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(opened.orders, found.orders)
     assert opened.scores == found.scores
     for order, net in found.disentanglers.items():
-        theirs = opened.disentanglers[order].nets[0].state_dict()
+        theirs = opened.disentanglers[order].state_dict()
+        assert len(net.nets) == 2
         assert all(value.equal(theirs[name]) for name, value in net.state_dict().items())
     assert "<img " in opened._repr_html_()
     with pytest.raises(fx.InputError, match="no finished run"):

@@ -11,12 +11,16 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from torch import nn
 
 import tasks
+from featcx_core.notebook.given import as_dataset
 from featcx_core.specs import Numerics, SweepSpec
 from featcx_core.store import code
+from featcx_core.store.held import holding
 from flows.complexity import task_complexity
 from flows.grid import points
 from flows.recipes import whole_run
@@ -24,6 +28,7 @@ from flows.settings import load_spec
 from flows.sweep import comparison
 from tasks import engine
 from tasks.env import Env
+from tasks.given import given_data, given_target
 
 DRAWN = b'<svg width="1pt" height="1pt"/>'  # the strokes are matplotlib's own
 ROOT = Path(tasks.__file__).parents[1]
@@ -85,7 +90,18 @@ def ran(tmp_path_factory):
         (name,) = grid = points(sweep)
         comparison(submit, sweep, grid, {name: run.networks["target"]}, {name: run.report}, {})
         task_complexity(submit, spec, Numerics())
+        what_is_given(submit)
     return submit.ran
+
+
+def what_is_given(submit):
+    """The stages that take the place of data and target in a notebook."""
+    images, labels = torch.randint(256, (150, 1, 8, 8), dtype=torch.uint8), torch.arange(150) % 2
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.Flatten(), nn.Linear(64, 2))
+    with holding({"images": as_dataset(images, labels, None, None), "net": net}):
+        data = submit(given_data, images="images")
+        layer = {"layer": "0", "pre_relu": False, "layout": None, "preprocess": "pool"}
+        submit(given_target, data=data, images="images", net="net", **layer)
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Any
 from prefect._internal.result_records import ResultRecord
 
 from featcx_core.store.artifacts import ArtifactRef, Store
-from tasks.engine import records, write_record
+from tasks.cached import records, write_record
 
 
 class Bomb:

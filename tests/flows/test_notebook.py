@@ -16,7 +16,8 @@ from featcx_core.data.images import Dataset
 from featcx_core.errors import InputError
 from featcx_core.notebook.given import as_dataset, pair_of
 
-QUICK = {"orders": (4, 7), "draws": 64, "width": 2, "rows": 40, "bootstrap": 100, "progress": False}
+QUICK = {"orders": (4, 7), "draws": 640, "width": 2, "rows": 40, "bootstrap": 100, "progress": False}
+LEAN = QUICK | {"chains": 1, "continuation": False}  # where the protocol is not what is asked
 
 
 def small_net() -> nn.Sequential:
@@ -64,6 +65,10 @@ def test_orders_have_the_columns_of_json_and_significance_by_definition(analysis
     wanted = [float(maps[:, i].var(0, correction=0).sum() / whole) for i in (0, 1)]
     np.testing.assert_allclose(orders.significance, wanted, rtol=1e-5)
     assert orders.overfitting.notna().all()
+    assert orders.cross_seed.notna().all()
+    assert orders.gain.notna().all()
+    assert orders.null.notna().all()
+    assert set(orders.resolved) <= {"yes", "no", "negative"}
 
 
 def test_it_shows_itself_and_writes_a_report(analysis, tmp_path):
@@ -80,7 +85,7 @@ def test_it_shows_itself_and_writes_a_report(analysis, tmp_path):
 
 
 def test_without_seen_over_fitting_is_left_out_with_the_reason(images, labels, tmp_path):
-    found = fx.analyze(small_net(), "1", images, labels, test=(images[:40], labels[:40]), **QUICK)
+    found = fx.analyze(small_net(), "1", images, labels, test=(images[:40], labels[:40]), **LEAN)
     assert found.orders.overfitting.isna().all()
     assert found.orders.effectiveness.notna().all()
     assert "seen=" in found.summary()
@@ -95,7 +100,7 @@ def test_floats_are_taken_as_the_net_takes_them(images, labels, analysis):
     """The same images, normalised by hand, give the same feature."""
     data = as_dataset(images, labels, None, range(100)).data
     x = (images.float() / 255 - data.mean[:, None, None]) / data.std[:, None, None]
-    found = fx.analyze(small_net(), "1", x, labels, seen=range(100), preprocess="none", **QUICK)
+    found = fx.analyze(small_net(), "1", x, labels, seen=range(100), preprocess="none", **LEAN)
     f, g = (torch.cat([s.sum(1) for s, _ in a.components["test"].stacked()]) for a in (found, analysis))
     torch.testing.assert_close(f, g, atol=1e-4, rtol=1e-4)
     with pytest.raises(InputError, match="FloatDataset"):
@@ -103,7 +108,7 @@ def test_floats_are_taken_as_the_net_takes_them(images, labels, analysis):
 
 
 def test_preprocess_stands_between_pixels_and_the_net(images, labels):
-    found = fx.analyze(small_net(), "1", images, labels, preprocess={"mean": [0.25], "std": [0.5]}, **QUICK)
+    found = fx.analyze(small_net(), "1", images, labels, preprocess={"mean": [0.25], "std": [0.5]}, **LEAN)
     table = found.components["test"]
     given = as_dataset(images, labels, None, None).data
     x = (given.test_images[table.samples()].float() / 255 - 0.25) / 0.5
@@ -116,7 +121,7 @@ def test_the_owners_net_comes_back_as_it_went_in(images, labels):
     net[0].weight.requires_grad_(False)
     net[4].register_forward_hook(lambda *_: calls.append(1) if net.training else None)
     before = state_of(net)
-    fx.analyze(net, "1", images, labels, **QUICK)
+    fx.analyze(net, "1", images, labels, **LEAN)
     assert state_of(net) == before
 
 
@@ -165,7 +170,7 @@ def test_a_loader_and_a_data_set_of_pairs_stand_for_images_and_labels(images, la
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_next_step(images, labels, change, says):
-    given = {"net": small_net(), "layer": "1", "images": images, "labels": labels} | QUICK | change
+    given = {"net": small_net(), "layer": "1", "images": images, "labels": labels} | LEAN | change
     with pytest.raises(InputError, match=says):
         fx.analyze(**given)
 
@@ -175,7 +180,7 @@ def test_prefect_is_never_imported():
         "import sys; sys.modules['prefect'] = None; import featcx_core as fx, torch; from torch import nn;"
         "net = nn.Sequential(nn.Conv2d(1, 2, 3, 2, 1), nn.Flatten(), nn.Linear(32, 2));"
         "x, y = torch.randint(256, (120, 1, 8, 8), dtype=torch.uint8), torch.arange(120) % 2;"
-        f"print(len(fx.analyze(net, '0', x, y, **{QUICK!r}).orders))"
+        f"print(len(fx.analyze(net, '0', x, y, **{LEAN!r}).orders))"
     )
     done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
     assert done.stdout == "2\n", done.stderr[-2000:]
