@@ -27,11 +27,11 @@ from featcx_core.analysis.decodability import measure_decodability
 from featcx_core.analysis.significance import measure_significance
 from featcx_core.data.images import Augmented, Dataset, Shape, balanced_subset
 from featcx_core.data.sources import load_dataset
+from featcx_core.game.replicates import measure_chain, variance_over_chains
+from featcx_core.game.values import coalition_losses, measure_effectiveness, shapley_values
 from featcx_core.nets.disentangler import Disentangler, Ensemble
 from featcx_core.nets.targets import TargetNet
 from featcx_core.seeds import derive_seed, generator, seeded
-from featcx_core.shapley.replicates import measure_chain, variance_over_chains
-from featcx_core.shapley.values import coalition_losses, measure_effectiveness, shapley_values
 from featcx_core.specs import DatasetSpec, ScheduleSpec
 from featcx_core.training.teaching import train_disentangler, train_target
 

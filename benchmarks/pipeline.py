@@ -18,9 +18,9 @@ from torch import nn
 from benchmarks.harness import Row, number
 from benchmarks.sides import Scene, prepare, scene, sides, source
 from featcx_core.analysis.components import ComponentTable, Forward, extract
+from featcx_core.game.values import coalition_losses, shapley_values
 from featcx_core.nets.disentangler import Disentangler
 from featcx_core.seeds import seeded
-from featcx_core.shapley.values import coalition_losses, shapley_values
 
 IMAGES, BATCH = 1024, 128  # `extract`'s own batch
 EMPTY = """

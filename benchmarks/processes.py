@@ -18,7 +18,7 @@ from torch import nn
 
 from benchmarks.harness import Row
 from featcx_core.analysis.components import ComponentTable
-from featcx_core.shapley.values import coalition_losses
+from featcx_core.game.values import coalition_losses
 
 SHARD, SHARDS = 4096, 8
 SWEEP = ("digits", "--sizes", "100,200,500", "--seeds", "0,1", "--runner", "processes", "--device", "cpu")

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from benchmarks.harness import Row, compare, seconds
 from featcx_core.analysis.components import ComponentTable, Forward, extract
-from featcx_core.shapley.values import coalition_losses, shapley_values
+from featcx_core.game.values import coalition_losses, shapley_values
 
 PLAYERS, SHAPE, CLASSES, SAMPLES = 6, (64, 8, 8), 10, 4096
 CAPTUM_SAMPLES, SHAPIQ_SAMPLES = 64, 256

@@ -40,8 +40,8 @@ CONTENTS = {
     "analysis.decodability": ["measure_decodability"],  # what a linear map reads off another net
     "analysis.substitution": ["measure_substitution"],  # Φ in place of f
     "analysis.comparison": ["compare_networks"],  # two analysed networks, order by order
-    "shapley.values": ["coalition_losses", "shapley_values", "shapley_weights", "measure_effectiveness"],
-    "shapley.sampling": ["sampled_shapley_values"],  # more than 14 components
+    "game.values": ["coalition_losses", "shapley_values", "shapley_weights", "measure_effectiveness"],
+    "game.sampling": ["sampled_shapley_values"],  # more than 14 components
     "studies.prediction": ["predict_performance"],  # accuracy from reliable and unreliable shares
 }
 _HOME = {name: module for module, names in CONTENTS.items() for name in names}

@@ -172,9 +172,9 @@ def spread(
 
     from featcx_core.analysis.components import decompose, sample_rows
     from featcx_core.data.images import Dataset
+    from featcx_core.game.replicates import measure_chain, variance_over_chains
     from featcx_core.nets.targets import TargetNet
     from featcx_core.nets.weights import read_network
-    from featcx_core.shapley.replicates import measure_chain, variance_over_chains
 
     dataset = Dataset.load(work.path(data))
     net = read_network(work.path(target), TargetNet, work.device)
@@ -197,10 +197,10 @@ def shapley(work: Work, *, components: ArtifactRef, target: ArtifactRef, split: 
     from safetensors.torch import save_file
 
     from featcx_core.analysis.components import ComponentTable
+    from featcx_core.game.games import played
+    from featcx_core.game.sampling import PERMUTATIONS
     from featcx_core.nets.targets import TargetNet
     from featcx_core.nets.weights import read_network
-    from featcx_core.shapley.games import played
-    from featcx_core.shapley.sampling import PERMUTATIONS
 
     table = ComponentTable.open(work.path(components) / split).parts[part]
     game = played(table, read_network(work.path(target), TargetNet, work.device).head, split, work.device)
@@ -231,8 +231,8 @@ def effectiveness(
 
     from featcx_core.analysis.bootstrap import Covariance
     from featcx_core.analysis.components import ComponentTable
-    from featcx_core.shapley.games import outcome
-    from featcx_core.shapley.values import EXACT_PLAYERS
+    from featcx_core.game.games import outcome
+    from featcx_core.game.values import EXACT_PLAYERS
 
     orders = ComponentTable.open(work.path(components) / "seen").orders
     file = "losses.safetensors" if len(orders) <= EXACT_PLAYERS else "sampled.safetensors"

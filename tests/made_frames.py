@@ -11,8 +11,8 @@ from torch import nn
 from featcx_core.analysis.components import ComponentTable
 from featcx_core.analysis.significance import measure_significance
 from featcx_core.analysis.substitution import measure_substitution
-from featcx_core.shapley.interactions import measure_interactions
-from featcx_core.shapley.values import coalition_losses, measure_effectiveness, shapley_values
+from featcx_core.game.interactions import measure_interactions
+from featcx_core.game.values import coalition_losses, measure_effectiveness, shapley_values
 
 ORDERS = (4, 7, 13, 25)
 ROWS = {"pool": 90, "validation": 40, "seen": 60, "test": 80}

@@ -198,8 +198,8 @@ def shapley(components: Table, target: Trained, split: str, part: int, **_: Any)
 
 def sampled(players: int) -> int:
     """Permutations a sample where the coalitions of so many players are too many, else 0."""
-    from featcx_core.shapley.sampling import PERMUTATIONS
-    from featcx_core.shapley.values import EXACT_PLAYERS
+    from featcx_core.game.sampling import PERMUTATIONS
+    from featcx_core.game.values import EXACT_PLAYERS
 
     return PERMUTATIONS if players > EXACT_PLAYERS else 0
 

@@ -8,13 +8,13 @@ from featcx_core.analysis.components import ComponentTable, extract
 from featcx_core.analysis.decodability import measure_decodability
 from featcx_core.analysis.reliability import fit_cycle, measure_reliability, second_moment
 from featcx_core.data.images import Augmented
+from featcx_core.game import coalitions
+from featcx_core.game.sampling import sampled_shapley_values
+from featcx_core.game.values import coalition_losses
 from featcx_core.nets.disentangler import Disentangler
 from featcx_core.nets.targets import TargetNet
 from featcx_core.nets.trunk import Trunk
 from featcx_core.seeds import seeded
-from featcx_core.shapley import coalitions
-from featcx_core.shapley.sampling import sampled_shapley_values
-from featcx_core.shapley.values import coalition_losses
 from featcx_core.specs import ScheduleSpec
 from featcx_core.training.fit import cross_entropy, fit
 from tests.e2e.conftest import featcx

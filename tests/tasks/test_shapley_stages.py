@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from featcx_core.analysis.components import ComponentTable, extract
 from featcx_core.analysis.significance import measure_significance
+from featcx_core.game import values as shapley
+from featcx_core.game.values import coalition_losses, shapley_values
 from featcx_core.nets.targets import TargetNet
 from featcx_core.nets.weights import save_network
 from featcx_core.report.facets.shapley import read_shapley
-from featcx_core.shapley import values as shapley
-from featcx_core.shapley.values import coalition_losses, shapley_values
 from featcx_core.specs import AnalysisSpec
 from tasks import analyse
 

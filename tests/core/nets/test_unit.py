@@ -13,11 +13,11 @@ from featcx_core.analysis.reliability import fit_cycle, measure_reliability, sec
 from featcx_core.analysis.significance import measure_significance
 from featcx_core.data.images import Augmented
 from featcx_core.errors import InputError
+from featcx_core.game.values import coalition_losses, shapley_values
 from featcx_core.nets.disentangler import Disentangler
 from featcx_core.nets.trunk import Trunk
 from featcx_core.nets.unit import Unit
 from featcx_core.seeds import seeded
-from featcx_core.shapley.values import coalition_losses, shapley_values
 from featcx_core.specs import ScheduleSpec
 from featcx_core.training.teaching import learn_unit, train_disentangler, train_trunk
 

@@ -16,8 +16,8 @@ from torch import nn
 
 from featcx_core.analysis.components import ComponentTable
 from featcx_core.data.sources import image_shape, load_dataset
-from featcx_core.shapley.sampling import sampled_shapley_values
-from featcx_core.shapley.values import EXACT_PLAYERS, coalition_losses
+from featcx_core.game.sampling import sampled_shapley_values
+from featcx_core.game.values import EXACT_PLAYERS, coalition_losses
 from featcx_core.specs import DatasetSpec, Numerics, ScheduleSpec
 from featcx_core.store.artifacts import ArtifactRef, Store
 from flows.analyze import analyze

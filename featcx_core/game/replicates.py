@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from featcx_core.analysis.bootstrap import component_covariance
 from featcx_core.analysis.components import ComponentTable
 from featcx_core.analysis.decodability import measure_decodability
-from featcx_core.shapley.sampling import sampled_shapley_values
-from featcx_core.shapley.values import EXACT_PLAYERS, coalition_losses, shapley_values
+from featcx_core.game.sampling import sampled_shapley_values
+from featcx_core.game.values import EXACT_PLAYERS, coalition_losses, shapley_values
 
 Forward = Callable[[Tensor], Tensor]
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from featcx_core.analysis.bootstrap import Covariance, bootstrap_weights, interval
 from featcx_core.analysis.components import ROW_GROUP_BYTES, ComponentTable, whole_rows
 from featcx_core.errors import InputError
+from featcx_core.game.coalitions import cross_entropies, members_sum, pooled_losses, subset_sums
+from featcx_core.game.pooled import pooled_head
 from featcx_core.seeds import derive_seed
-from featcx_core.shapley.coalitions import cross_entropies, members_sum, pooled_losses, subset_sums
-from featcx_core.shapley.pooled import pooled_head
 
 EXACT_PLAYERS = 14
 BLOCK_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}  # of summed features at a time, for heads that do not pool

@@ -16,10 +16,10 @@ from torch import nn
 from featcx_core.analysis.bootstrap import Covariance, bootstrap_weights
 from featcx_core.analysis.components import ComponentTable, extract
 from featcx_core.errors import InputError
+from featcx_core.game import values as shapley
+from featcx_core.game.values import coalition_losses, measure_effectiveness, shapley_values, shapley_weights
 from featcx_core.nets.targets import TargetNet
 from featcx_core.seeds import derive_seed
-from featcx_core.shapley import values as shapley
-from featcx_core.shapley.values import coalition_losses, measure_effectiveness, shapley_values, shapley_weights
 
 fast = settings(max_examples=30, deadline=None)
 

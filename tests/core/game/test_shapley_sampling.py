@@ -7,9 +7,9 @@ from torch import nn
 
 from featcx_core.analysis.components import ComponentTable
 from featcx_core.errors import InputError
-from featcx_core.shapley import sampling as shapley_sampling
-from featcx_core.shapley.sampling import sampled_permutations, sampled_shapley_values
-from featcx_core.shapley.values import coalition_losses, shapley_values
+from featcx_core.game import sampling as shapley_sampling
+from featcx_core.game.sampling import sampled_permutations, sampled_shapley_values
+from featcx_core.game.values import coalition_losses, shapley_values
 
 
 def table_of(n, players, shape=(4, 2, 2), seed=0, rows=slice(None)):

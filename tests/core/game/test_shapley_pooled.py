@@ -18,13 +18,13 @@ from torch import nn
 
 from featcx_core import kernels
 from featcx_core.analysis.components import ComponentTable, extract
+from featcx_core.game import coalitions
+from featcx_core.game import values as shapley
+from featcx_core.game.coalitions import subset_sums
+from featcx_core.game.pooled import pooled_head
+from featcx_core.game.values import coalition_losses
 from featcx_core.nets.split import split_net
 from featcx_core.nets.targets import TargetNet
-from featcx_core.shapley import coalitions
-from featcx_core.shapley import values as shapley
-from featcx_core.shapley.coalitions import subset_sums
-from featcx_core.shapley.pooled import pooled_head
-from featcx_core.shapley.values import coalition_losses
 
 
 def seeded_table(n, players, shape, seed=0, scale=1.0):

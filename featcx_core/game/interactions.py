@@ -1,6 +1,6 @@
 """Pairwise interactions of components: which orders need each other, and which stand in for each other.
 
-The game is that of `shapley.py`, v(s) = −loss of coalition s, and the same table of losses serves.
+The game is that of `values.py`, v(s) = −loss of coalition s, and the same table of losses serves.
 """
 
 from __future__ import annotations

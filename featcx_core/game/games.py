@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from featcx_core.analysis.bootstrap import Covariance
 from featcx_core.analysis.components import ComponentTable
-from featcx_core.seeds import derive_seed
-from featcx_core.shapley.interactions import measure_interactions
-from featcx_core.shapley.sampling import sampled_shapley_values, sampling_errors
-from featcx_core.shapley.values import (
+from featcx_core.game.interactions import measure_interactions
+from featcx_core.game.sampling import sampled_shapley_values, sampling_errors
+from featcx_core.game.values import (
     EXACT_PLAYERS,
     Effectiveness,
     coalition_losses,
     measure_effectiveness,
     shapley_values,
 )
+from featcx_core.seeds import derive_seed
 
 Game = Mapping[str, Tensor]
 

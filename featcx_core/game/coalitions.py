@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from featcx_core.game.pooled import PooledHead
 from featcx_core.kernels import kernel
-from featcx_core.shapley.pooled import PooledHead
 
 KERNEL = Path(__file__).with_name("coalitions.cpp")
 ROOT = 8  # players whose 2^8 coalitions are pooled at a time; coalitions.cpp takes no more

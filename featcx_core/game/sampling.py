@@ -21,7 +21,7 @@ from featcx_core.errors import InputError
 from featcx_core.seeds import derive_seed
 
 PERMUTATIONS = 64
-ROWS = 64  # rows a batch, fixed as in shapley.py
+ROWS = 64  # rows a batch, fixed as in values.py
 BLOCK_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}  # of summed features at a time
 
 

@@ -12,10 +12,10 @@ from hypothesis.extra import numpy as hnp
 
 from featcx_core.analysis.bootstrap import bootstrap_weights
 from featcx_core.errors import InputError
+from featcx_core.game.interactions import interaction_values, interaction_weights, measure_interactions, pairs_of
+from featcx_core.game.values import shapley_weights
 from featcx_core.report.facets.shapley import draw_interactions, read_interactions
 from featcx_core.seeds import derive_seed
-from featcx_core.shapley.interactions import interaction_values, interaction_weights, measure_interactions, pairs_of
-from featcx_core.shapley.values import shapley_weights
 from tests.made_frames import measured, troubled
 
 fast = settings(max_examples=30, deadline=None)
