@@ -9,6 +9,7 @@ from featcx_core.errors import InputError
 from featcx_core.report.frames import plain
 from featcx_core.specs import AnalysisSpec, RuntimeSpec
 from featcx_core.store.artifacts import ArtifactRef, Store
+from featcx_core.store.record import Record
 from flows.job import Job
 from flows.recipes import Node, Submit
 from flows.running.submitting import Submitter
@@ -70,12 +71,11 @@ def stages(submit: Submit, given: Pair) -> Node:
 
 def run_comparison(given: Pair, env: Env) -> dict[str, Any]:
     """The body of the flow: the differences B − A at every order, what they say, and where the figure lies."""
-    import pandas as pd
 
     from featcx_core.analysis.comparison import changes
 
     folder = Store(env.store).path(stages(Submitter(env), given).result())
-    frame = pd.read_parquet(folder / "comparison.parquet")
+    frame = Record.load(folder).frames["comparison"]
     rows = [{name: plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
     return {
         "differences": rows,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pandas as pd
 from featcx_core.errors import InputError
 from featcx_core.report.frames import order_rows, read_frames
 from featcx_core.store.artifacts import ArtifactRef, Store
+from featcx_core.store.record import Record
 
 Refs = Mapping[str, ArtifactRef | None]
 
@@ -23,15 +23,13 @@ def network_results(store: Store, refs: Refs) -> dict[str, Any]:
     assert target is not None
     assert significance is not None
     assert substitution is not None
-    stored = json.loads((store.path(target) / "scores.json").read_text(encoding="utf-8"))
-    scores = stored["scores"]
-    scores["feature_variance"] = store.manifest(significance)["metrics"]["feature_variance"]
-    chosen = json.loads((store.path(substitution) / "chosen.json").read_text(encoding="utf-8"))
-    found = {"target": scores, "orders": order_rows(frames), **chosen}
+    stored = Record.load(store.path(target)).numbers
+    scores = stored["scores"] | Record.load(store.path(significance)).numbers
+    found = {"target": scores, "orders": order_rows(frames), **Record.load(store.path(substitution)).numbers}
     if "size" in stored:
         found["size"] = stored["size"]
     if control := refs.get("control"):
-        found["control"] = json.loads((store.path(control) / "chosen.json").read_text(encoding="utf-8"))
+        found["control"] = Record.load(store.path(control)).numbers
     return found
 
 

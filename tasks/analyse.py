@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Literal
 
 from featcx_core.specs import AnalysisSpec, ComponentsSpec
 from featcx_core.store.artifacts import ArtifactRef
+from featcx_core.store.record import Record
 from tasks.engine import Work, stage
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ def components(
     splits: tuple[str, ...] = SPLITS,
 ) -> dict[str, Any]:
     """The splits' components as Parquet, at most `settings.rows` images a split; Φ is the mean of the chains' nets."""
-    from safetensors.torch import load_file
-
     from featcx_core.analysis.components import extract, sample_rows
     from featcx_core.data.images import Dataset
     from featcx_core.nets.disentangler import Ensemble
@@ -37,7 +35,7 @@ def components(
 
     dataset = Dataset.load(work.path(data))
     teacher = read_network(work.path(target), TargetNet, work.device)
-    seen = load_file(work.path(target) / "seen.safetensors")["seen"]
+    seen = work.record(target).tensors["seen"]["seen"]
     nets = [Ensemble(same) for same in zip(*_opened(work, disentanglers), strict=True)]
     chosen = {split: sample_rows(dataset.split(split, seen), settings.rows, seed) for split in splits}
     total, done, worst, counts = sum(len(rows[1]) for rows in chosen.values()), 0, 0.0, {}
@@ -112,7 +110,7 @@ def chains(
         seed=seed,
         device=work.device,
     )
-    found.save(work.folder)
+    found.record().save(work.folder)
     return {"orders": orders, "chains": len(nets)}
 
 
@@ -131,8 +129,6 @@ def significance(
 
     `draws`: samples that the net of each order was trained on in a chain, warm starts counted in.
     """
-    from safetensors.torch import save_file
-
     from featcx_core.analysis.chains import Chains
     from featcx_core.analysis.components import ComponentTable
     from featcx_core.analysis.significance import measure_significance
@@ -144,14 +140,11 @@ def significance(
         confidence=settings.confidence,
         seed=seed,
         device=work.device,
-        chains=Chains.load(work.path(chains)),
-        null=Chains.load(work.path(null)) if null else None,
+        chains=Chains.of(work.record(chains)),
+        null=Chains.of(work.record(null)) if null else None,
     )
     result = result._replace(orders=result.orders.assign(draws=draws))
-    for name in ("orders", "splits", "covariance"):
-        getattr(result, name).to_parquet(work.folder / f"{name}.parquet")
-    save_file(result.moments._asdict(), work.folder / "moments.safetensors")
-    save_file({name: t.contiguous() for name, t in result.draws.items()}, work.folder / "draws.safetensors")
+    result.record().save(work.folder)
     return {"feature_variance": result.feature_variance}
 
 
@@ -168,8 +161,6 @@ def spread(
     rows_seed: int,
 ) -> dict[str, Any]:
     """How far effectiveness, over-fitting and decodability move with the chain: each chain's own, and the variance."""
-    from safetensors.torch import load_file
-
     from featcx_core.analysis.components import decompose, sample_rows
     from featcx_core.data.images import Dataset
     from featcx_core.game.replicates import measure_chain, variance_over_chains
@@ -179,7 +170,7 @@ def spread(
     dataset = Dataset.load(work.path(data))
     net = read_network(work.path(target), TargetNet, work.device)
     others = [read_network(work.path(ref), TargetNet, work.device).feature for ref in exemplary or ()]
-    seen = load_file(work.path(target) / "seen.safetensors")["seen"]
+    seen = work.record(target).tensors["seen"]["seen"]
     chosen = {split: sample_rows(dataset.split(split, seen), rows, rows_seed) for split in ("pool", "seen", "test")}
     images = {split: dataset.normalise(part.to(work.device)) for split, (part, _, _) in chosen.items()}
     found = []
@@ -187,15 +178,14 @@ def spread(
         phi = {own.order: own for own in chain}
         tables = {split: decompose(net.feature, phi, x, chosen[split][1]) for split, x in images.items()}
         found.append(measure_chain(tables, net.head, others, images, ridges=ridges, device=work.device))
-    variance_over_chains([own.order for own in chain], found).to_parquet(work.folder / "spread.parquet")
+    moved = variance_over_chains([own.order for own in chain], found)
+    Record(frames={"spread": moved}, numbers={"chains": len(found)}).save(work.folder)
     return {"chains": len(found), "rows": rows}
 
 
 @stage("shapley", label="{split} {part}")
 def shapley(work: Work, *, components: ArtifactRef, target: ArtifactRef, split: str, part: int) -> dict[str, Any]:
     """The loss of every coalition for the samples of one Parquet part; of more than 14 orders sampled Shapley values."""
-    from safetensors.torch import save_file
-
     from featcx_core.analysis.components import ComponentTable
     from featcx_core.game.games import played
     from featcx_core.game.sampling import PERMUTATIONS
@@ -204,10 +194,9 @@ def shapley(work: Work, *, components: ArtifactRef, target: ArtifactRef, split: 
 
     table = ComponentTable.open(work.path(components) / split).parts[part]
     game = played(table, read_network(work.path(target), TargetNet, work.device).head, split, work.device)
+    Record(tensors={"game": game}).save(work.folder)
     if "losses" not in game:
-        save_file(game, work.folder / "sampled.safetensors")
         return {"samples": len(game["values"]), "permutations": PERMUTATIONS}
-    save_file(game, work.folder / "losses.safetensors")
     return {"samples": len(table), "coalitions": game["losses"].shape[1]}
 
 
@@ -227,35 +216,25 @@ def effectiveness(
     Of more than 14 orders the shards hold sampled values, which leave the table of interactions empty.
     """
     import torch
-    from safetensors.torch import load_file, save_file
 
     from featcx_core.analysis.bootstrap import Covariance
     from featcx_core.analysis.components import ComponentTable
     from featcx_core.game.games import outcome
-    from featcx_core.game.values import EXACT_PLAYERS
-
-    orders = ComponentTable.open(work.path(components) / "seen").orders
-    file = "losses.safetensors" if len(orders) <= EXACT_PLAYERS else "sampled.safetensors"
 
     def gather(shards: list[ArtifactRef]) -> dict[str, torch.Tensor]:
-        parts = [load_file(work.path(ref) / file) for ref in shards]
+        parts = [work.record(ref).tensors["game"] for ref in shards]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     found = outcome(
-        orders,
+        ComponentTable.open(work.path(components) / "seen").orders,
         gather(seen),
         gather(test),
-        Covariance(**load_file(work.path(significance) / "moments.safetensors")),
+        Covariance(**work.record(significance).tensors["moments"]),
         bootstrap=settings.bootstrap,
         confidence=settings.confidence,
         seed=seed,
     )
-    found.effectiveness.orders.to_parquet(work.folder / "orders.parquet")
-    found.interactions.to_parquet(work.folder / "interactions.parquet")
-    save_file(found.values, work.folder / "values.safetensors")
-    draws = {name: t.contiguous() for name, t in found.effectiveness.draws.items()}
-    save_file(draws, work.folder / "draws.safetensors")
-    (work.folder / "losses.json").write_text(json.dumps(found.ends, indent=1), encoding="utf-8")
+    found.record().save(work.folder)
     return found.ends
 
 
@@ -269,9 +248,6 @@ def substitution(
     seed: int,
 ) -> dict[str, Any]:
     """Accuracy of the head on Φ^(l), the order chosen on the validation split."""
-    import pandas as pd
-    from safetensors.torch import save_file
-
     from featcx_core.analysis.components import ComponentTable
     from featcx_core.analysis.substitution import measure_substitution
     from featcx_core.nets.targets import TargetNet
@@ -283,12 +259,5 @@ def substitution(
     result = measure_substitution(
         tables, head, bootstrap=settings.bootstrap, confidence=settings.confidence, seed=seed, device=work.device
     )
-    result.orders.to_parquet(work.folder / "orders.parquet")
-    result.splits.to_parquet(work.folder / "splits.parquet")
-    pd.DataFrame([result.gain]).to_parquet(work.folder / "gain.parquet")
-    answers = {f"{split}.{name}": t for split, p in result.predictions.items() for name, t in p._asdict().items()}
-    save_file(answers, work.folder / "predictions.safetensors")
-    (work.folder / "chosen.json").write_text(
-        json.dumps({"chosen_order": result.chosen_order, "gain": result.gain._asdict()}), encoding="utf-8"
-    )
+    result.record().save(work.folder)
     return {"chosen_order": result.chosen_order}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from featcx_core.report.frames import read_frames
 from featcx_core.specs import AnalysisSpec
 from featcx_core.store.artifacts import ArtifactRef
+from featcx_core.store.record import Record
 from tasks.engine import Work, stage
 
 if TYPE_CHECKING:
@@ -26,16 +27,13 @@ def comparison(work: Work, *, networks: dict[str, Refs], settings: AnalysisSpec)
     frame = compare_networks(
         _measured(work, original), {name: _measured(work, refs) for name, refs in others}, settings.confidence
     )
-    frame.to_parquet(work.folder / "comparison.parquet")
+    Record({"comparison": frame}).save(work.folder)
     frames = read_frames(original, work.path) | {"comparison": frame}
     save(draw_comparison, frames, work.folder, "comparison", settings.confidence)
     return {"comparisons": len(frame)}
 
 
 def _measured(work: Work, refs: Refs) -> Measured:
-    import pandas as pd
-    from safetensors.torch import load_file
-
     from featcx_core.analysis.comparison import COMPARED, Measured
 
     frames, values, draws = read_frames(refs, work.path), {}, {}
@@ -44,13 +42,12 @@ def _measured(work: Work, refs: Refs) -> Measured:
             frame = frames[metric.frame]
             frame = frame[frame.quantity == "component"] if "quantity" in frame else frame
             values[name] = frame[name].to_numpy()
-            draws[name] = load_file(work.path(ref) / "draws.safetensors")[name]
+            draws[name] = work.record(ref).tensors["draws"][name]
     orders, moved = frames["significance"], refs["spread"]
     assert moved is not None
-    table = pd.read_parquet(work.path(moved) / "spread.parquet")
-    spread = {str(metric): rows.variance.to_numpy() for metric, rows in table.groupby("metric")}
+    spread = {str(metric): rows.variance.to_numpy() for metric, rows in frames["spread"].groupby("metric")}
     spread["cross_seed"] = orders.cross_seed_variance.to_numpy()
     if "reliability" in frames:
         spread["reliability"] = frames["reliability"].reliability_variance.to_numpy()
-    chains = work.store.manifest(moved)["metrics"]["chains"]
+    chains = work.record(moved).numbers["chains"]
     return Measured(tuple(orders.order.tolist()), values, draws, spread, chains)

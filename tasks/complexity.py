@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from featcx_core.specs import AnalysisSpec, Numerics, ScheduleSpec
 from featcx_core.store.artifacts import ArtifactRef
+from featcx_core.store.record import Record
 from tasks.engine import Work, stage
-
-if TYPE_CHECKING:
-    pass
 
 
 @stage("task_learner", label="n{depth} s{task_seed}")
@@ -49,9 +46,7 @@ def task_learner(
     history = train_disentangler(learner, task, samples, schedule, **work.training(seed, numerics))
     save_network(learner, work.folder)
     scores = measure_learner(task, learner, batches, len(test), work.device)._asdict()
-    (work.folder / "scores.json").write_text(
-        json.dumps({"scores": scores, "history": history._asdict()}, indent=1), encoding="utf-8"
-    )
+    Record(numbers={"scores": scores, "history": history._asdict()}).save(work.folder)
     return scores
 
 
@@ -86,8 +81,8 @@ def task_weights(
     frame = measure_weights(net, {phi.order: phi for phi in chain}, batches, len(images), work.device)
     frame.insert(0, "n", depth)
     frame.insert(1, "seed", task_seed)
-    frame["learner_r2"] = json.loads((work.path(learner) / "scores.json").read_text(encoding="utf-8"))["scores"]["r2"]
-    frame.to_parquet(work.folder / "orders.parquet", index=False)
+    frame["learner_r2"] = work.record(learner).numbers["scores"]["r2"]
+    Record({"tasks": frame}).save(work.folder)
     return {"orders": frame["order"].tolist(), "std_ratio": frame["std_ratio"].tolist()}
 
 
@@ -99,13 +94,10 @@ def complexity_report(
 
     The page tells times and devices, so it is no part of the artifact's digest.
     """
-    import pandas as pd
-
     from featcx_core.report.complexity.page import correlations, frames_of, write_complexity_report
 
-    frames = frames_of([pd.read_parquet(work.path(ref) / "orders.parquet") for ref in weights])
+    frames = frames_of([work.record(ref).frames["tasks"] for ref in weights])
     found = correlations(frames["tasks"], settings, seed)
     write_complexity_report(work.folder, frames, found, spec=spec, provenance=work.store.lineage(weights))
-    told = {name: result._asdict() for name, result in found.items()}
-    (work.folder / "correlations.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+    Record(numbers={name: result._asdict() for name, result in found.items()}).save(work.folder)
     return {"rank_correlation": found["mean_order"].mean, "volatile": ["report.html"]}

@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from featcx_core.store.artifacts import ArtifactRef, FileRef, Store
 from featcx_core.store.code import CodeVersion, code_version
 from featcx_core.store.keys import artifact_key, digest
+from featcx_core.store.record import Record
 from tasks.devices import Lease, lease, settled_allocator
 from tasks.env import Env
 from tasks.progress import Progress
@@ -50,6 +51,10 @@ class Work:
     def path(self, ref: ArtifactRef) -> Path:
         """The folder of an input."""
         return self.store.path(ref)
+
+    def record(self, ref: ArtifactRef) -> Record:
+        """What an input's stage found."""
+        return Record.load(self.path(ref))
 
     def checkpoint(self) -> Any:
         """Where a training saves itself and resumes from; removed when the stage is published."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from featcx_core.report.frames import read_frames, target_rows
@@ -25,19 +24,21 @@ def report(
     assert main["target"] is not None
     assert main["substitution"] is not None
     assert main["pictures"] is not None
-    chosen = json.loads((work.path(main["substitution"]) / "chosen.json").read_text(encoding="utf-8"))["chosen_order"]
+    chosen = work.record(main["substitution"]).numbers["chosen_order"]
     refs = [ref for nodes in networks.values() for ref in nodes.values() if ref is not None]
     analyses = {name: read_frames(nodes, work.path) for name, nodes in networks.items()}
     if "comparison" in analyses["target"]:
-        folders = {name: work.path(ref) for name, nodes in networks.items() if (ref := nodes["target"]) is not None}
-        analyses["target"]["networks"] = _networks(folders)
+        told = {
+            name: work.record(ref).numbers for name, nodes in networks.items() if (ref := nodes["target"]) is not None
+        }
+        analyses["target"]["networks"] = _networks(told)
     write_report(
         work.folder,
         analyses,
         title=f"{spec['target']['net']} on {spec['dataset']['source'].split(':')[0]}, n = {spec['target']['samples']}",
         spec=spec,
         provenance=work.store.lineage(refs),
-        scores=json.loads((work.path(main["target"]) / "scores.json").read_text(encoding="utf-8"))["scores"],
+        scores=work.record(main["target"]).numbers["scores"],
         notes=notes,
         chosen_order=chosen,
         pictures={"target": work.path(main["pictures"])},  # four networks' pictures would make a page of 6 MB
@@ -45,15 +46,12 @@ def report(
     return {"volatile": ["report.html"]}
 
 
-def _networks(folders: dict[str, Path]) -> pd.DataFrame:
+def _networks(told: dict[str, Mapping[str, Any]]) -> pd.DataFrame:
     """A row a network: accuracies, and the compressed size where it has one."""
     import pandas as pd
 
-    stored = {
-        name: json.loads((folder / "scores.json").read_text(encoding="utf-8")) for name, folder in folders.items()
-    }
     nothing = {"compressed_bytes": float("nan"), "ratio": float("nan")}
-    return pd.DataFrame([{"network": n} | nothing | s["scores"] | s.get("size", {}) for n, s in stored.items()])
+    return pd.DataFrame([{"network": n} | nothing | s["scores"] | s.get("size", {}) for n, s in told.items()])
 
 
 @stage("sweep_report", computes=False)
@@ -79,9 +77,7 @@ def sweep_report(
     rows = []
     for name, refs in targets.items():
         assert refs["target"] is not None
-        depth = json.loads((work.path(refs["target"]) / "scores.json").read_text(encoding="utf-8"))["depth"] or float(
-            "nan"
-        )
+        depth = work.record(refs["target"]).numbers["depth"] or float("nan")
         known = {"target": name, **about[name], "depth": depth}
         rows += [known | row for row in target_rows(refs, work.store)]
     write_sweep_report(

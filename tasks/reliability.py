@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from featcx_core.specs import AnalysisSpec, Numerics, ScheduleSpec
 from featcx_core.store.artifacts import ArtifactRef
+from featcx_core.store.record import Record
 from tasks.engine import Work, stage
 
 
@@ -59,8 +60,6 @@ def cycle(
     seed: int,
 ) -> dict[str, Any]:
     """The maps back h_k, fitted on the second moment of ψ over the pool."""
-    from safetensors.torch import load_file, save_file
-
     from featcx_core.analysis.components import sample_rows
     from featcx_core.analysis.reliability import fit_cycle, second_moment
     from featcx_core.data.images import Dataset
@@ -73,7 +72,7 @@ def cycle(
     moment = second_moment(net.psi, (dataset.normalise(part.to(work.device)) for part in images.split(250))).cpu()
     start = None
     if previous is not None:
-        stored = load_file(work.path(previous) / "cycle.safetensors")
+        stored = work.record(previous).tensors["cycle"]
         start = [stored[f"h{k}"] for k in range(len(net.maps))]
     back = fit_cycle(
         moment.float(),
@@ -85,9 +84,8 @@ def cycle(
         checkpoint=work.checkpoint(),
         on_step=work.progress.count,
     )
-    save_file(
-        {"moment": moment} | {f"h{k}": h.contiguous() for k, h in enumerate(back)}, work.folder / "cycle.safetensors"
-    )
+    maps = {f"h{k}": h for k, h in enumerate(back)}
+    Record(tensors={"cycle": {"moment": moment} | maps}).save(work.folder)
     return {"channels": len(moment)}
 
 
@@ -105,8 +103,6 @@ def reliability(
     seed: int,
 ) -> dict[str, Any]:
     """Reliable and unreliable parts of every order, read off trunks and cycles, chain by chain."""
-    from safetensors.torch import load_file, save_file
-
     from featcx_core.analysis.chains import Chains
     from featcx_core.analysis.components import ComponentTable
     from featcx_core.analysis.reliability import measure_reliability
@@ -116,7 +112,7 @@ def reliability(
 
     dataset = Dataset.load(work.path(data))
     nets = [[read_network(work.path(ref), Trunk, work.device) for ref in chain] for chain in trunks]
-    stored = [[load_file(work.path(ref) / "cycle.safetensors") for ref in chain] for chain in cycles]
+    stored = [[work.record(ref).tensors["cycle"] for ref in chain] for chain in cycles]
     count = len(nets[0][0].maps)
     back = [[[maps[f"h{k}"].to(work.device) for k in range(count)] for maps in chain] for chain in stored]
     result = measure_reliability(
@@ -129,10 +125,9 @@ def reliability(
         confidence=settings.confidence,
         seed=seed,
         device=work.device,
-        chains=Chains.load(work.path(chains)),
+        chains=Chains.of(work.record(chains)),
     )
-    result.orders.to_parquet(work.folder / "orders.parquet")
-    save_file({name: t.contiguous() for name, t in result.draws.items()}, work.folder / "draws.safetensors")
+    Record({"reliability": result.orders}, {"draws": result.draws}).save(work.folder)
     return {"orders": result.orders.order.tolist()}
 
 
@@ -149,8 +144,6 @@ def decodability(
     floor_seed: int,
 ) -> dict[str, Any]:
     """How much of each component linear maps read off the exemplary nets, and off an untrained one."""
-    from safetensors.torch import save_file
-
     from featcx_core.analysis.components import ComponentTable
     from featcx_core.analysis.decodability import measure_decodability
     from featcx_core.data.images import Dataset
@@ -176,6 +169,5 @@ def decodability(
         seed=seed,
         device=work.device,
     )
-    result.orders.to_parquet(work.folder / "orders.parquet")
-    save_file({name: t.contiguous() for name, t in result.draws.items()}, work.folder / "draws.safetensors")
+    Record({"decodability": result.orders}, {"draws": result.draws}).save(work.folder)
     return {"nets": len(nets)}

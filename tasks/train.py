@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from featcx_core.specs import DatasetSpec, Layout, Numerics, Preprocess, ScheduleSpec
 from featcx_core.store.artifacts import ArtifactRef, FileRef
+from featcx_core.store.record import Record
 from tasks.engine import Work, stage
 
 if TYPE_CHECKING:
@@ -102,8 +103,6 @@ def disentangler(
     images: str = "pool",
 ) -> dict[str, Any]:
     """Φ of one depth, warm-started from the previous one; on the pool, or as a control on the target's own images."""
-    from safetensors.torch import load_file
-
     from featcx_core.data.images import Augmented, Dataset
     from featcx_core.nets.disentangler import Disentangler
     from featcx_core.nets.weights import read_network, save_network
@@ -111,7 +110,7 @@ def disentangler(
 
     dataset = Dataset.load(work.path(data))
     feature, shape, grid = feature_of(work.path(target), work.device)
-    own = load_file(work.path(target) / "seen.safetensors")["seen"] if images == "seen" else dataset.pool
+    own = work.record(target).tensors["seen"]["seen"] if images == "seen" else dataset.pool
     net, history = taught_disentangler(
         blocks,
         Augmented(dataset, own, work.device),
@@ -125,7 +124,7 @@ def disentangler(
         **work.training(seed, numerics),
     )
     save_network(net, work.folder)
-    (work.folder / "history.json").write_text(json.dumps(history._asdict()), encoding="utf-8")
+    Record(numbers=history._asdict()).save(work.folder)
     return {"order": net.order, "loss": history.loss[-1]}
 
 

@@ -88,12 +88,9 @@ def quantised(
 
 def _opened(work: Work, data: ArtifactRef, target: ArtifactRef) -> tuple[Dataset, TargetNet, Tensor]:
     """The data set, the original target and the images that it saw."""
-    from safetensors.torch import load_file
-
     from featcx_core.data.images import Dataset
     from featcx_core.nets.targets import TargetNet
     from featcx_core.nets.weights import read_network
 
-    folder = work.path(target)
-    seen = load_file(folder / "seen.safetensors")["seen"]
-    return Dataset.load(work.path(data)), read_network(folder, TargetNet), seen
+    seen = work.record(target).tensors["seen"]["seen"]
+    return Dataset.load(work.path(data)), read_network(work.path(target), TargetNet), seen

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from featcx_core.analysis.bootstrap import Covariance, covariance
 from featcx_core.analysis.spread import Errors, errors
+from featcx_core.store.record import Record
 
 Forward = Callable[[Tensor], Tensor]
 Array = np.ndarray
@@ -37,17 +35,16 @@ class Chains(NamedTuple):
     continued: bool
     moments: Covariance
 
-    def save(self, folder: Path) -> None:
-        """Writes moments.safetensors and chains.json."""
-        save_file(self.moments._asdict(), folder / "moments.safetensors")
+    def record(self) -> Record:
+        """As a stage keeps it."""
         about = {"orders": self.orders, "chains": self.chains, "continued": self.continued}
-        (folder / "chains.json").write_text(json.dumps(about), encoding="utf-8")
+        return Record(tensors={"moments": self.moments._asdict()}, numbers=about)
 
     @staticmethod
-    def load(folder: Path) -> Chains:
-        """What `save` wrote."""
-        about = json.loads((folder / "chains.json").read_text(encoding="utf-8"))
-        moments = Covariance(**load_file(folder / "moments.safetensors"))
+    def of(record: Record) -> Chains:
+        """From what `record` gave."""
+        about = record.numbers
+        moments = Covariance(**record.tensors["moments"])
         return Chains(tuple(about["orders"]), about["chains"], about["continued"], moments)
 
     def phi(self, chain: int) -> Tensor:

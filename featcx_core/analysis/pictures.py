@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from featcx_core.analysis.components import ComponentTable
 from featcx_core.data.images import Dataset
+from featcx_core.store.record import Record
 
 SAMPLES = 6  # images shown, one a class
 CLASSES = 10  # classes whose energy is drawn
@@ -53,19 +52,19 @@ class Pictures:
     rows: tuple[int, ...]
 
     def save(self, folder: Path) -> None:
-        """Writes pictures.safetensors and pictures.json."""
+        """Writes them into a folder that exists."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        tensors = {name: value.contiguous() for name, value in values.items() if isinstance(value, Tensor)}
-        meta = {name: value for name, value in values.items() if name not in tensors}
-        save_file(tensors, folder / "pictures.safetensors")
-        (folder / "pictures.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False), encoding="utf-8")
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        Record(
+            tensors={"pictures": tensors}, numbers={name: v for name, v in values.items() if name not in tensors}
+        ).save(folder)
 
     @staticmethod
     def load(folder: Path) -> Pictures:
         """What `save` wrote."""
-        meta: dict[str, Any] = json.loads((folder / "pictures.json").read_text(encoding="utf-8"))
-        lists = {name: tuple(value) if isinstance(value, list) else value for name, value in meta.items()}
-        values: dict[str, Any] = lists | load_file(folder / "pictures.safetensors")
+        stored = Record.load(folder)
+        lists = {name: tuple(v) if isinstance(v, list) else v for name, v in stored.numbers.items()}
+        values: dict[str, Any] = lists | dict(stored.tensors["pictures"])
         return Pictures(**values)
 
 

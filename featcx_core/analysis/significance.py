@@ -12,6 +12,7 @@ from torch import Tensor
 from featcx_core.analysis.bootstrap import Covariance, component_covariance, interval
 from featcx_core.analysis.chains import Chains, chain_frame, cross_seed
 from featcx_core.analysis.components import ComponentTable
+from featcx_core.store.record import Record
 
 GAP_FLAG = 0.10
 NOT_LEARNED = 0.90  # residual of the deepest order from which nothing is read as complex
@@ -39,6 +40,12 @@ class Significance(NamedTuple):
     feature_variance: float
     moments: Covariance
     draws: dict[str, Tensor]
+
+    def record(self) -> Record:
+        """As a stage keeps it."""
+        frames = {"significance": self.orders, "splits": self.splits, "covariance": self.covariance}
+        numbers = {"feature_variance": self.feature_variance}
+        return Record(frames, {"moments": self.moments._asdict(), "draws": self.draws}, numbers)
 
 
 def measure_significance(

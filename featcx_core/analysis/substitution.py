@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from featcx_core.analysis.bootstrap import bootstrap_weights, interval
 from featcx_core.analysis.components import ComponentTable
+from featcx_core.store.record import Record
 
 
 class Predictions(NamedTuple):
@@ -59,6 +60,18 @@ class Substitution(NamedTuple):
     chosen_order: int
     gain: Gain
     predictions: Mapping[str, Predictions]
+
+    def record(self) -> Record:
+        """As a stage keeps it."""
+        frames = {
+            "substitution": self.orders,
+            "substitution_splits": self.splits,
+            "gain": pd.DataFrame([self.gain]),
+        }
+        answers = {f"{split}.{name}": t for split, p in self.predictions.items() for name, t in p._asdict().items()}
+        return Record(
+            frames, {"predictions": answers}, {"chosen_order": self.chosen_order, "gain": self.gain._asdict()}
+        )
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from featcx_core.game.values import (
     shapley_values,
 )
 from featcx_core.seeds import derive_seed
+from featcx_core.store.record import Record
 
 Game = Mapping[str, Tensor]
 
@@ -48,6 +49,11 @@ class Outcome(NamedTuple):
     interactions: pd.DataFrame
     values: dict[str, Tensor]
     ends: dict[str, float]
+
+    def record(self) -> Record:
+        """As a stage keeps it."""
+        frames = {"effectiveness": self.effectiveness.orders, "interactions": self.interactions}
+        return Record(frames, {"values": self.values, "draws": self.effectiveness.draws}, self.ends)
 
 
 def outcome(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from featcx_core.nets.weights import read_network
 from featcx_core.notebook.analysis import Analysis
 from featcx_core.report.frames import read_frames
 from featcx_core.store.artifacts import ArtifactRef, Store, references
+from featcx_core.store.record import Record
 
 
 def open_run(store: str | Path, key: str | None = None) -> Analysis:
@@ -60,21 +60,20 @@ def read_analysis(
         raise InputError(
             f"The run's {lost[0]} is no longer in {place.root}; run it again, what is there is not computed anew."
         )
-    components, significance = refs["components"], refs["significance"]
+    components = refs["components"]
     assert components is not None
-    assert significance is not None
+    told = {stage: Record.load(folders[stage]).numbers for stage in ("target", "significance", "substitution")}
     chain = references(place.manifest(components)["lineage"]["disentanglers"])
     nets = [read_network(place.path(ref), Disentangler) for ref in chain]
     orders = sorted({net.order for net in nets})  # of several chains Φ is the mean
-    scores = json.loads((folders["target"] / "scores.json").read_text(encoding="utf-8"))["scores"]
     return Analysis(
         frames=read_frames(refs, place.path),
         components={
             path.name: ComponentTable.open(path) for path in sorted(folders["components"].iterdir()) if path.is_dir()
         },
         disentanglers={order: Ensemble([net for net in nets if net.order == order]) for order in orders},
-        scores=scores | {"feature_variance": place.manifest(significance)["metrics"]["feature_variance"]},
-        chosen_order=json.loads((folders["substitution"] / "chosen.json").read_text(encoding="utf-8"))["chosen_order"],
+        scores=told["target"]["scores"] | told["significance"],
+        chosen_order=told["substitution"]["chosen_order"],
         notes=notes,
         settings=settings,
         title=title,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,37 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from featcx_core.metrics import METRICS
 from featcx_core.store.artifacts import ArtifactRef, Store
+from featcx_core.store.record import Record
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# frame → (stage, file)
-FRAMES = {
-    "significance": ("significance", "orders"),
-    "splits": ("significance", "splits"),
-    "covariance": ("significance", "covariance"),
-    "effectiveness": ("effectiveness", "orders"),
-    "interactions": ("effectiveness", "interactions"),
-    "substitution": ("substitution", "orders"),
-    "substitution_splits": ("substitution", "splits"),
-    "reliability": ("reliability", "orders"),
-    "decodability": ("decodability", "orders"),
-    "comparison": ("comparison", "comparison"),
-    "control": ("control", "orders"),
-    "gain": ("substitution", "gain"),
-    "control_gain": ("control", "gain"),
-}
+# What the control's substitution is called beside the target's own.
+CONTROL = {"substitution": "control", "gain": "control_gain"}
 
 
 def read_frames(refs: Mapping[str, ArtifactRef | None], path: Callable[[ArtifactRef], Path]) -> dict[str, pd.DataFrame]:
     """The tables that exist, by name; `path` finds an artifact's folder. An order's metrics carry whether it is resolved."""
-    import pandas as pd
-
-    frames = {
-        name: pd.read_parquet(path(ref) / f"{file}.parquet")
-        for name, (stage, file) in FRAMES.items()
-        if (ref := refs.get(stage)) is not None
-    }
+    found = {stage: Record.load(path(ref)).frames for stage, ref in refs.items() if ref is not None}
+    control = found.pop("control", {})
+    frames = {name: frame for tables in found.values() for name, frame in tables.items()}
+    frames |= {name: control[own] for own, name in CONTROL.items() if own in control}
     if "significance" in frames:
         resolved = frames["significance"].set_index("order")["resolved"]
         for name in {"reliability", "effectiveness"} & set(frames):
@@ -85,10 +68,10 @@ def target_rows(refs: Mapping[str, ArtifactRef | None], store: Store) -> list[di
     assert target is not None
     assert significance is not None
     assert substitution is not None
-    scores = json.loads((path(target) / "scores.json").read_text(encoding="utf-8"))["scores"]
-    chosen = json.loads((path(substitution) / "chosen.json").read_text(encoding="utf-8"))
+    scores = dict(Record.load(path(target)).numbers["scores"])
+    chosen = Record.load(path(substitution)).numbers
     gain = {f"gain{end}": chosen["gain"][name] for end, name in (("", "gain"), ("_low", "low"), ("_high", "high"))}
-    scores["feature_variance"] = store.manifest(significance)["metrics"]["feature_variance"]
+    scores["feature_variance"] = Record.load(path(significance)).numbers["feature_variance"]
     own = scores | gain | {"chosen_order": chosen["chosen_order"]}
     rows = [_flat(row) for row in order_rows(frames)]
     for row in rows:  # beside the gain in accuracy of the order chosen for substitution

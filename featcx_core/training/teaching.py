@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from featcx_core.data.images import Augmented, Dataset, Shape
@@ -22,6 +20,7 @@ from featcx_core.nets.unit import Unit
 from featcx_core.nets.weights import save_network
 from featcx_core.seeds import generator, seeded
 from featcx_core.specs import ScheduleSpec
+from featcx_core.store.record import Record
 from featcx_core.training.fit import FitResult, Training, cross_entropy, fit, predict, reproduce
 
 
@@ -58,18 +57,17 @@ def save_target(
     history: dict[str, Any] | None,
     **extra: Any,
 ) -> dict[str, float]:
-    """Writes what every target's artifact holds: the network, seen.safetensors and scores.json with its depth; the scores.
+    """Writes what every target's artifact holds: the network, which images it saw, its scores and depth; the scores.
 
     Args:
         seen: indices of the training images that the net saw.
         history: the loss curve, None for a net that was not trained by one.
-        extra: further JSON-able entries of scores.json.
+        extra: further JSON-able numbers.
     """
     save_network(net, folder)
-    save_file({"seen": seen}, folder / "seen.safetensors")
     scores = score_target(net, data, seen, device)
     told = {"scores": scores, "history": history, "depth": net.depth, **extra}
-    (folder / "scores.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+    Record(tensors={"seen": {"seen": seen}}, numbers=told).save(folder)
     return scores
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +13,7 @@ from featcx_core.data.images import Dataset
 from featcx_core.nets.disentangler import Disentangler
 from featcx_core.nets.kinds import load_network
 from featcx_core.store.artifacts import Store
+from featcx_core.store.record import Record
 from tests.e2e.conftest import Finished, featcx
 
 TINY = {
@@ -88,7 +88,7 @@ def test_r2_of_the_stored_nets_by_definition(tiny: Finished, place: Path) -> Non
             images = dataset.normalise(dataset.test_images)
             wanted, missed = task(images).double(), (task(images) - learner(images)).double()
         r2 = 1 - missed.var(0, correction=0).sum() / wanted.var(0, correction=0).sum()
-        scores = json.loads((folder / "scores.json").read_text())["scores"]
+        scores = Record.load(folder).numbers["scores"]
         assert scores["r2"] == pytest.approx(float(r2), abs=1e-3)
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from safetensors.torch import load_file
 
 import featcx_core as fx
 from featcx_core.data.images import Dataset
+from featcx_core.store.record import Record
 from flows.notebook import BATCHES, SCHEDULE
 from tests.e2e.conftest import LEAN, TINY, featcx
 
@@ -32,7 +32,7 @@ def test_analyze_and_run_agree_to_the_last_digit(tmp_path: Path) -> None:
         data.train_images,
         data.train_labels,
         test=(data.test_images, data.test_labels),
-        seen=load_file(folder["target"] / "seen.safetensors")["seen"],
+        seen=Record.load(folder["target"]).tensors["seen"]["seen"],
         pre_relu=True,
         orders=(4, 7),
         draws=640,

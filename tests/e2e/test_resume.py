@@ -25,7 +25,8 @@ def train(store, seconds):
     env = Env(store=store, run="resume", device="cpu", checkpoint_seconds=float(seconds))
     images = execute(data, {"settings": DatasetSpec(source="digits"), "files": None}, env)
     ref = execute(target, dict(
-        data=images, net="resnet8", layer=None, pre_relu=None, options={}, weights=None, code=None, samples=100,
+        data=images, net="resnet8", layer=None, pre_relu=None, layout=None, options={}, preprocess="auto",
+        allow_chance=False, weights=None, code=None, samples=100,
         subset_seed=0, seed=1, schedule=ScheduleSpec(draws=20_000, batch=64), numerics=Numerics()), env)
     print("digest", ref.digest, flush=True)
 
@@ -81,5 +82,5 @@ def wait_for_checkpoint(store: Path) -> None:
     """Waits until the training has saved itself anew."""
     began = time.time()
     while not any(p.stat().st_mtime > began for p in store.glob(".checkpoints/target-*/checkpoint.safetensors")):
-        assert time.time() < began + 300
+        assert time.time() < began + 120
         time.sleep(0.005)

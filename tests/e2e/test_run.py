@@ -13,6 +13,7 @@ from PIL import Image
 
 from featcx_core.analysis.components import ComponentTable
 from featcx_core.store.artifacts import Store
+from featcx_core.store.record import Record
 from tests.e2e.conftest import LEAN, Finished, featcx, typed
 
 ORDER_FIELDS = [
@@ -79,7 +80,7 @@ def test_json_keeps_the_contract(first: Finished) -> None:
 
 def test_shapley_values_sum_to_the_difference_of_losses(first: Finished) -> None:
     folder = Path(first.json["artifacts"]["effectiveness"])
-    ends = json.loads((folder / "losses.json").read_text())
+    ends = Record.load(folder).numbers
     total = sum(row["shapley_train"] for row in first.json["orders"])
     assert total == pytest.approx(ends["train_loss_empty"] - ends["train_loss_full"], abs=1e-5)
     assert ends["train_loss_full"] == pytest.approx(first.json["target"]["train_loss"], abs=1e-4)
@@ -120,10 +121,10 @@ def test_one_changed_field_reruns_only_what_depends_on_it(first: Finished, store
 def test_a_damaged_payload_is_computed_again(first: Finished, store: Path) -> None:
     folder = Path(first.json["artifacts"]["substitution"])
     before = Store(store).resolve(f"substitution/{folder.name}")["digest"]
-    (folder / "orders.parquet").write_bytes(b"broken")
+    (folder / "substitution.parquet").write_bytes(b"broken")
     verified = typed("artifacts", "verify", "--store", store)
     assert verified.code == 1
-    assert "orders.parquet" in verified.out
+    assert "substitution.parquet" in verified.out
     again = featcx("run", "digits", "--store", store, json_file=store.parent / "healed.json")
     assert again.json["stages"]["run"] == 1
     assert Store(store).resolve(f"substitution/{folder.name}")["digest"] == before

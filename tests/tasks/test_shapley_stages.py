@@ -1,13 +1,10 @@
 """The Shapley stages on shards: exact up to fourteen orders, sampled beyond."""
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from featcx_core.analysis.components import ComponentTable, extract
 from featcx_core.analysis.significance import measure_significance
@@ -17,6 +14,7 @@ from featcx_core.nets.targets import TargetNet
 from featcx_core.nets.weights import save_network
 from featcx_core.report.facets.shapley import read_shapley
 from featcx_core.specs import AnalysisSpec
+from featcx_core.store.record import Record
 from tasks import analyse
 
 
@@ -39,7 +37,7 @@ def write_inputs(root, digits, players):
     tables = {split: ComponentTable.open(root / "components" / split) for split in analyse.SPLITS}
     moments = measure_significance(tables, bootstrap=100, confidence=0.95, seed=0, device="cpu").moments
     (root / "significance").mkdir()
-    save_file(moments._asdict(), root / "significance" / "moments.safetensors")
+    Record(tensors={"moments": moments._asdict()}).save(root / "significance")
     return net, tables
 
 
@@ -49,6 +47,7 @@ def test_shards_make_the_table_of_effectiveness(tmp_path, digits, players, monke
 
     def run(stage, name, **arguments):
         work = SimpleNamespace(folder=tmp_path / name, device=torch.device("cpu"), path=lambda ref: tmp_path / ref)
+        work.record = lambda ref: Record.load(tmp_path / ref)
         work.folder.mkdir()
         return stage.body(work, **arguments)
 
@@ -60,19 +59,19 @@ def test_shards_make_the_table_of_effectiveness(tmp_path, digits, players, monke
         analyse.effectiveness, "effectiveness", components="components", significance="significance", **shards,
         settings=AnalysisSpec(bootstrap=100), seed=0,
     )  # fmt: skip
-    table = pd.read_parquet(tmp_path / "effectiveness" / "orders.parquet").set_index("order")
+    found = Record.load(tmp_path / "effectiveness")
+    table = found.frames["effectiveness"].set_index("order")
     assert table.shapley_train.sum() == pytest.approx(ends["train_loss_empty"] - ends["train_loss_full"], abs=1e-9)
     assert table.shapley_test.sum() == pytest.approx(ends["test_loss_empty"] - ends["test_loss_full"], abs=1e-9)
-    assert json.loads((tmp_path / "effectiveness" / "losses.json").read_text()) == ends
-    pairs = pd.read_parquet(tmp_path / "effectiveness" / "interactions.parquet")
-    assert len(pairs) == (2 * 3 if players == 3 else 0)
-    values = load_file(tmp_path / "effectiveness" / "values.safetensors")["train"]
+    assert found.numbers == ends
+    assert len(found.frames["interactions"]) == (2 * 3 if players == 3 else 0)
+    values = found.tensors["values"]["train"]
     monkeypatch.setattr(shapley, "EXACT_PLAYERS", 15)  # 32,768 coalitions of 40 samples: the oracle
     exact = shapley_values(coalition_losses(tables["seen"], net.head))
     if players == 3:
         assert torch.equal(values, exact)
         return
-    errors = torch.cat([load_file(tmp_path / name / "sampled.safetensors")["errors"] for name in shards["seen"]])
+    errors = torch.cat([Record.load(tmp_path / name).tensors["game"]["errors"] for name in shards["seen"]])
     off = (values.mean(0) - exact.mean(0)).abs()
     assert (off < 4.5 * errors.square().sum(0).sqrt() / len(errors)).all()
     assert errors.max() < exact.abs().max()
