@@ -6,9 +6,12 @@ import contextlib
 import hashlib
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from featcx_core.specs import RunSpec
 
 _GLOBAL_RNG = threading.RLock()
 
@@ -17,6 +20,42 @@ def derive_seed(root: int, *identity: object) -> int:
     """A 63-bit seed for the stage named by `identity`, a pure function of its arguments."""
     text = "/".join(map(str, (root, *identity)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+class Seeds:
+    """The seeds of a run's stages, by what they are for.
+
+    `seed` moves subset, target and disentanglers; which rows are kept, and the bootstrap's draws, belong to the data set, so
+    that targets on it compare.
+    """
+
+    def __init__(self, spec: RunSpec) -> None:
+        own, shared = spec.seed, spec.dataset.split_seed
+        self._own = own
+        self.subset, self.target = derive_seed(own, "subset"), derive_seed(own, "target")
+        self.pruned, self.quantised = derive_seed(own, "pruned"), derive_seed(own, "quantised")
+        self.learner = derive_seed(own, "learner")
+        self.rows, self.bootstrap = derive_seed(shared, "rows"), derive_seed(shared, "bootstrap")
+        self.floor = derive_seed(spec.exemplary.seeds[0], "floor")
+
+    def disentangler(self, blocks: int, chain: int = 0) -> int:
+        """Of a chain's net."""
+        return self._in_chain("disentangler", blocks, chain)
+
+    def trunk(self, blocks: int, chain: int = 0) -> int:
+        """Of a chain's trunk and of its cycle."""
+        return self._in_chain("trunk", blocks, chain)
+
+    def task(self, number: int) -> int:
+        """The root of all seeds of one random task."""
+        return derive_seed(self._own, "task", number)
+
+    def weights(self, depth: int) -> int:
+        """Of a random task net."""
+        return derive_seed(self._own, "weights", depth)
+
+    def _in_chain(self, noun: str, blocks: int, chain: int) -> int:
+        return derive_seed(self._own, noun, blocks, *([chain] if chain else []))
 
 
 @contextlib.contextmanager

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pandas as pd
 
 from featcx_core.report.frames import plain
-from featcx_core.seeds import derive_seed
+from featcx_core.seeds import Seeds
 from featcx_core.specs import Numerics, RunSpec
 from featcx_core.store.artifacts import Store
+from featcx_core.store.record import Record
 from flows.job import Job
-from flows.recipes import Node, Submit, bootstrap, data_set, disentangle, rows_seed, told
+from flows.recipes import Node, Submit, bootstrap, data_set, disentangle, told
 from flows.running.preflight import check, numerics_for
 from flows.running.submitting import Submitter, settled
 from flows.showing import show_complexity
@@ -32,7 +32,7 @@ def task_complexity(submit: Submit, spec: RunSpec, numerics: Numerics) -> Node:
     weights = []
     for depth in settings.depths:
         for task_seed in settings.seeds:
-            own = spec.model_copy(update={"seed": derive_seed(spec.seed, "task", task_seed)})
+            own = spec.model_copy(update={"seed": Seeds(spec).task(task_seed)})
             learner = submit(
                 task_learner,
                 data=data,
@@ -40,8 +40,8 @@ def task_complexity(submit: Submit, spec: RunSpec, numerics: Numerics) -> Node:
                 task_seed=task_seed,
                 blocks=settings.blocks,
                 width=spec.disentangler.width,
-                weights_seed=derive_seed(own.seed, "weights", depth),
-                seed=derive_seed(own.seed, "learner"),
+                weights_seed=Seeds(own).weights(depth),
+                seed=Seeds(own).learner,
                 schedule=settings.schedule,
                 numerics=numerics,
             )
@@ -55,7 +55,7 @@ def task_complexity(submit: Submit, spec: RunSpec, numerics: Numerics) -> Node:
                     depth=depth,
                     task_seed=task_seed,
                     rows=spec.components.rows,
-                    rows_seed=rows_seed(spec),
+                    rows_seed=Seeds(spec).rows,
                 )
             )
     shown = told(spec, UNUSED)
@@ -68,7 +68,7 @@ def run_complexity(spec: RunSpec, env: Env) -> dict[str, Any]:
     report = stages(submit, spec)
     settled(submit.futures)
     folder = Store(env.store).path(report.result())
-    found = json.loads((folder / "correlations.json").read_text(encoding="utf-8"))
+    found = Record.load(folder).numbers
     main = found["mean_order"]
     return {
         "spec": spec.model_dump(mode="json"),

@@ -14,6 +14,7 @@ from featcx_core.nets.improved import export_network, improved_net
 from featcx_core.nets.targets import TargetNet
 from featcx_core.nets.weights import read_network
 from featcx_core.store.artifacts import ArtifactRef, Store
+from featcx_core.store.record import Record
 
 
 def export_improved(store: Path, key: str, out: Path) -> tuple[int, float, str | None]:
@@ -31,7 +32,7 @@ def export_improved(store: Path, key: str, out: Path) -> tuple[int, float, str |
     if manifest["stage"] != "substitution":
         raise InputError(f"'{key}' is a {manifest['stage']}; give the key of a report or a substitution.")
     folder = place.root / manifest["stage"] / manifest["key"]
-    order = json.loads((folder / "chosen.json").read_text(encoding="utf-8"))["chosen_order"]
+    order = Record.load(folder).numbers["chosen_order"]
     parts = place.manifest(ArtifactRef(**manifest["lineage"]["components"]))["lineage"]
     chains = [
         [read_network(place.path(ArtifactRef(**ref)), Disentangler) for ref in chain]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from pydantic import BaseModel
 
 from featcx_core.data.sources import source_files, split_sizes
-from featcx_core.seeds import derive_seed
+from featcx_core.seeds import Seeds
 from featcx_core.specs import Numerics, RunSpec, drawn, shared_schedule
 from featcx_core.store.artifacts import FileRef
 from featcx_core.store.usercode import own_code
@@ -64,8 +64,8 @@ def target_net(submit: Submit, spec: RunSpec, data: Node, numerics: Numerics) ->
         weights=_weights(target.checkpoint),
         code=_custom_code(target.net),
         samples=target.samples,
-        subset_seed=derive_seed(spec.seed, "subset"),
-        seed=derive_seed(spec.seed, "target"),
+        subset_seed=Seeds(spec).subset,
+        seed=Seeds(spec).target,
         schedule=target.schedule,
         numerics=numerics,
     )
@@ -112,7 +112,7 @@ def disentangle(
                 blocks=blocks,
                 width=settings.width,
                 identity=settings.protocol == "fast",
-                seed=derive_seed(spec.seed, "disentangler", settings.blocks[i], *([k] if k else [])),
+                seed=Seeds(spec).disentangler(settings.blocks[i], k),
                 schedule=shared_schedule(settings, i, settings.chains),
                 numerics=numerics,
                 images=images,
@@ -147,7 +147,7 @@ def share(
         disentanglers=found.nets,
         continued=found.continued,
         rows=spec.components.rows,
-        rows_seed=rows_seed(spec),
+        rows_seed=Seeds(spec).rows,
         **bootstrap(spec),
     )
     if not judged or scope == "null" or len(spec.disentangler.blocks) == 1 or spec.disentangler.chains == 1:
@@ -159,20 +159,23 @@ def variant_nets(
     submit: Submit, spec: RunSpec, data: Node, target: Node, exemplary: list[Node] | None, numerics: Numerics
 ) -> dict[str, Node]:
     """Networks made from the target, by name. The student starts as the target did: only its loss differs."""
-    wanted, nets = spec.variants, dict[str, Node]()
+    wanted, seeds, nets = spec.variants, Seeds(spec), dict[str, Node]()
     common = {"data": data, "target": target, "numerics": numerics}
     if wanted.distilled is not None and exemplary is not None:
         nets["distilled"] = submit(
             variants.distilled,
             teacher=exemplary[0],
             settings=wanted.distilled,
-            seed=derive_seed(spec.seed, "target"),
+            seed=seeds.target,
             schedule=spec.target.schedule,
             **common,
         )
-    for stage, settings in ((variants.pruned, wanted.pruned), (variants.quantised, wanted.quantised)):
+    for stage, settings, seed in (
+        (variants.pruned, wanted.pruned, seeds.pruned),
+        (variants.quantised, wanted.quantised, seeds.quantised),
+    ):
         if settings is not None:
-            nets[stage.name] = submit(stage, settings=settings, seed=derive_seed(spec.seed, stage.name), **common)
+            nets[stage.name] = submit(stage, settings=settings, seed=seed, **common)
     return nets
 
 
@@ -186,7 +189,7 @@ def control(submit: Submit, spec: RunSpec, data: Node, target: Node, numerics: N
         target=target,
         disentanglers=chains.nets,
         settings=spec.components,
-        seed=rows_seed(spec),
+        seed=Seeds(spec).rows,
         splits=("validation", "test"),
     )
     return submit(analyse.substitution, "control", components=parts, target=target, **bootstrap(spec))
@@ -194,7 +197,7 @@ def control(submit: Submit, spec: RunSpec, data: Node, target: Node, numerics: N
 
 def bootstrap(spec: RunSpec) -> dict[str, Any]:
     """Settings and seed of every interval: the same for all networks on a data set, so that their draws pair."""
-    return {"settings": spec.analysis, "seed": derive_seed(spec.dataset.split_seed, "bootstrap")}
+    return {"settings": spec.analysis, "seed": Seeds(spec).bootstrap}
 
 
 def exemplary_nets(submit: Submit, spec: RunSpec, data: Node, numerics: Numerics) -> list[Node]:
@@ -237,7 +240,7 @@ def reliable_trunks(
     for k in range(count):
         named = in_chain(scope, k)
         for i, blocks in enumerate(spec.disentangler.blocks):
-            seed = derive_seed(spec.seed, "trunk", blocks, *([k] if k else []))
+            seed = Seeds(spec).trunk(blocks, k)
             trunk = submit(
                 reliability.trunk,
                 named,
@@ -262,7 +265,7 @@ def reliable_trunks(
                 steps=settings.cycle_steps,
                 rounds=settings.rounds,
                 rows=spec.components.rows,
-                rows_seed=rows_seed(spec),
+                rows_seed=Seeds(spec).rows,
                 seed=seed,
             )
             trunks[k].append(trunk)
@@ -297,7 +300,7 @@ def analyse_target(
         target=target,
         disentanglers=chains.nets,
         settings=spec.components,
-        seed=rows_seed(spec),
+        seed=Seeds(spec).rows,
     )
     common = bootstrap(spec)
     significance = submit(
@@ -318,7 +321,7 @@ def analyse_target(
         exemplary=exemplary,
         ridges=spec.reliability.ridges,
         rows=REPLICATED if spec.components.rows == "all" else min(REPLICATED, spec.components.rows),
-        rows_seed=rows_seed(spec),
+        rows_seed=Seeds(spec).rows,
     )
     shards = {
         split: [
@@ -353,7 +356,7 @@ def analyse_target(
             components=components,
             exemplary=exemplary,
             ridges=spec.reliability.ridges,
-            floor_seed=derive_seed(spec.exemplary.seeds[0], "floor"),
+            floor_seed=Seeds(spec).floor,
             **common,
         )
     return Analysed(target, components, significance, spread, effectiveness, substitution, shown, reliable, decodable)
@@ -454,11 +457,6 @@ def notes(spec: RunSpec) -> dict[str, str]:
     off = "needs exemplary nets, which reliability.enabled = false leaves out."
     missing = {"reliability": f"Reliability {off}", "decodability": f"Decodability {off}"}
     return missing | ({"distilled": f"Distillation {off}"} if spec.variants.distilled else {})
-
-
-def rows_seed(spec: RunSpec) -> int:
-    """The seed of which rows of a split are stored: one for all targets of a data set, so that they compare."""
-    return derive_seed(spec.dataset.split_seed, "rows")
 
 
 def parts(spec: RunSpec, rows: int) -> int:

@@ -40,15 +40,17 @@ class Section:
     optional: bool = False
 
 
-def _order(value: Any) -> str:
+def order_word(value: Any) -> str:
+    """An order; a dash for what has none, such as the residual."""
     return integer(value) if value else "–"
 
 
-def _size(value: Any) -> str:
+def size(value: Any) -> str:
+    """A size in bytes, or how many times smaller."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
-ORDER = Column("order", "order", _order)
+ORDER = Column("order", "order", order_word)
 
 
 def columns(frame: str, section: str = "") -> tuple[Column, ...]:

@@ -8,8 +8,12 @@ from matplotlib.figure import Figure
 
 from featcx_core.analysis.comparison import COMPARED, changes
 from featcx_core.report.canvas import LIGHT, SMALL, TEXT, Theme, finish, foot_line, level, order_axis, panels, points
+from featcx_core.report.section import ORDER, Section, size
+from featcx_core.report.tables import Column
 from featcx_core.wording import (
     Frames,
+    number,
+    percent,
 )
 
 LEVEL = 0.05
@@ -77,3 +81,36 @@ def read_comparison(frames: Frames) -> str:
     parts = [f"{name}: {', '.join(sentences)}" for name, sentences in said.items()]
     count = int(frame["adjusted_over"].iloc[0])
     return f"In this run, p-values adjusted over {count} comparisons (Holm), {'; '.join(parts)}."
+
+
+SECTIONS = (
+    Section(
+        "comparison",
+        "What the variants changed",
+        "variant − original, metric by metric and order by order",
+        draw_comparison,
+        read_comparison,
+        {
+            "comparison": (
+                Column("variant", "variant"),
+                Column("metric", "metric"),
+                ORDER,
+                Column("original", "original", number),
+                Column("value", "variant's value", number),
+                Column("difference", "difference", number),
+                Column("p_holm", "p (Holm)", number),
+            ),
+            "networks": (
+                Column("network", "network"),
+                Column("train_accuracy", "accuracy on seen images", percent),
+                Column("test_accuracy", "test accuracy", percent),
+                Column("compressed_bytes", "compressed size (bytes)", size),
+                Column("ratio", "times smaller than fp32", size),
+            ),
+        },
+        wide=True,
+        optional=True,
+        paper="The paper reports that distillation makes features more reliable and more effective, and that compression "
+        "touches mostly low orders and leaves reliability alone.",
+    ),
+)

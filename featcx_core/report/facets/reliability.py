@@ -20,6 +20,8 @@ from featcx_core.report.canvas import (
     points,
     ring,
 )
+from featcx_core.report.section import ORDER, Section, columns
+from featcx_core.report.tables import Column
 from featcx_core.wording import (
     Frames,
     listed,
@@ -121,3 +123,23 @@ def read_reliability(frames: Frames) -> str:
             f"{listed(above) if above else 'no order'}"
         )
     return f"In this run {'; '.join(parts)}."
+
+
+SECTIONS = (
+    Section(
+        "reliability",
+        "Reliability",
+        "the published ratio, and the share that linear maps read off nets trained for the same task",
+        draw_reliability,
+        read_reliability,
+        {
+            "reliability": (ORDER, *columns("reliability")),
+            "decodability": (Column("quantity", "quantity"), ORDER, *columns("decodability", "reliability")),
+        },
+        needs=any,
+        flags=above_one,
+        wide=True,
+        paper="The paper gives ratios of .754 .529 .423 .399 .460 .362 at orders 4 to 97 for ResNet-20 on 2,000 "
+        "images and no decodability; its ratio depends on where the training of the cycle's maps stops, so expect to differ.",
+    ),
+)

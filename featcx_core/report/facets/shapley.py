@@ -26,6 +26,8 @@ from featcx_core.report.canvas import (
     points,
     write,
 )
+from featcx_core.report.section import ORDER, Section, columns, order_word
+from featcx_core.report.tables import Column
 from featcx_core.wording import (
     Frames,
     listed,
@@ -252,3 +254,55 @@ def read_overfitting(frames: Frames) -> str:
         f"In this run {overfitted_words(frames)}; the highest stable level is {with_interval(top, 'overfitting')} at order "
         f"{top['order']}, {ranked(stable, tied)}."
     )
+
+
+SECTIONS = (
+    Section(
+        "shapley",
+        "Shapley values",
+        "φ: each component's part in lowering the loss, in nats",
+        draw_shapley,
+        read_shapley,
+        {"effectiveness": (ORDER, *columns("effectiveness", "shapley"))},
+        paper="The paper states its findings on two ratios of these values, effectiveness and over-fitting level, which "
+        "the next sections give.",
+    ),
+    Section(
+        "interactions",
+        "Interactions",
+        "Shapley interaction index: how much more (above zero) or less (below) two orders lower the loss together than "
+        "apart, in nats",
+        draw_interactions,
+        read_interactions,
+        {
+            "interactions": (
+                Column("split", "images"),
+                Column("a", "order a", order_word),
+                Column("b", "order b", order_word),
+                Column("interaction", "interaction of a and b", number),
+            )
+        },
+        paper="The paper gives no interactions; a loss that levels off draws them below zero even between parts that "
+        "have nothing in common, so read which are strongest rather than their sign.",
+    ),
+    Section(
+        "effectiveness",
+        "Effectiveness",
+        "φ(seen) / √Var[c], nats per unit of feature",
+        draw_effectiveness,
+        read_effectiveness,
+        {"effectiveness": (ORDER, *columns("effectiveness"))},
+        paper="In the paper effectiveness peaks at orders of about half the target's depth.",
+    ),
+    Section(
+        "overfitting",
+        "Over-fitting level",
+        "1 − φ(test) / φ(seen)",
+        draw_overfitting,
+        read_overfitting,
+        {"effectiveness": (ORDER, *columns("effectiveness", "overfitting"))},
+        flags=unstable_overfitting,
+        paper="The paper compares training-set sizes, which a single run cannot: there more samples lower the "
+        "over-fitting of low orders and not of high ones.",
+    ),
+)

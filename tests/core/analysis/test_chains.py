@@ -11,6 +11,7 @@ from torch import nn
 from featcx_core.analysis.chains import Chains, chain_frame, chain_moments, cross_seed, gain, residual
 from featcx_core.analysis.components import ComponentTable
 from featcx_core.analysis.significance import measure_significance
+from featcx_core.store.record import Record
 
 N, ELEMENTS, ORDERS = 60, 12, (4, 7, 13)
 
@@ -104,8 +105,8 @@ def test_bootstrap_draws_are_those_of_the_components(tmp_path):
     result = measure_significance({"pool": table}, bootstrap=200, confidence=0.9, seed=0, chains=found)
     np.testing.assert_allclose(residual(found).draws, result.draws["residual"], rtol=1e-3)
     np.testing.assert_allclose(result.orders.reproducible_share, result.orders.cross_seed / result.orders.significance)
-    found.save(tmp_path)
-    again = Chains.load(tmp_path)
+    found.record().save(tmp_path)
+    again = Chains.of(Record.load(tmp_path))
     pd.testing.assert_frame_equal(chain_frame(again, None, 0.9), chain_frame(found, None, 0.9))
 
 

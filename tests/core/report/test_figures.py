@@ -15,10 +15,10 @@ from PIL import Image
 from featcx_core.report.canvas import DARK, LIGHT
 from featcx_core.report.facets.substitution import draw_substitution
 from featcx_core.report.figure_files import save, svg
-from featcx_core.report.run import SECTIONS
+from featcx_core.report.run import run_sections
 from tests.made_frames import ORDERS, measured, reliability, troubled
 
-FIGURES = {section.name: section.figure for section in SECTIONS if section.name != "comparison"}
+FIGURES = {section.name: section.figure for section in run_sections() if section.name != "comparison"}
 NAMES = list(FIGURES)
 NAMESPACES = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
 
