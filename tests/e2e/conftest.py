@@ -53,6 +53,8 @@ TINY = [
     for argument in ("--set", setting)
 ]  # on digits a target takes seconds
 
+UNJUDGED = ["--set", "disentangler.continuation=false"]  # no net trained on, no null target: a third of the trainings
+
 
 def cpu_seconds() -> float:
     """Of all processes that this one has started and that have ended: other programs do not lengthen it much."""

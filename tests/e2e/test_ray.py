@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from featcx_core.store.artifacts import Store
-from tests.e2e.conftest import TINY, clean_environment, featcx
+from tests.e2e.conftest import TINY, UNJUDGED, clean_environment, featcx
 
 ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
 pytest.importorskip("prefect_ray", reason="the extra `ray` is not installed")
@@ -48,7 +48,7 @@ def test_a_sweep_outlives_one_of_two_nodes(tmp_path: Path) -> None:
     try:
         second = cluster.add_node(**node)
         cluster.wait_for_nodes()
-        command = [sys.executable, "-m", "flows.cli", "sweep", "digits", *TINY, *sizes, "--runner", "ray"]
+        command = [sys.executable, "-m", "flows.cli", "sweep", "digits", *TINY, *UNJUDGED, *sizes, "--runner", "ray"]
         store, json_file = tmp_path / "store", tmp_path / "sweep.json"
         with subprocess.Popen(
             [*command, "--device", "cpu", "--store", str(store), "--json", str(json_file)],
@@ -67,7 +67,7 @@ def test_a_sweep_outlives_one_of_two_nodes(tmp_path: Path) -> None:
         cluster.shutdown()
     found = json.loads(json_file.read_text())
     assert [point["name"] for point in found["points"]] == ["resnet8-n40-s0", "resnet8-n80-s0"]
-    alone = featcx("sweep", "digits", *TINY, *sizes, "--device", "cpu", "--store", tmp_path / "alone")
+    alone = featcx("sweep", "digits", *TINY, *UNJUDGED, *sizes, "--device", "cpu", "--store", tmp_path / "alone")
     assert alone.code == 0, alone.err
     a, b = ({(m["stage"], m["key"]): m["digest"] for m in Store(s).manifests()} for s in (store, tmp_path / "alone"))
     assert a == b

@@ -14,14 +14,14 @@ import pandas as pd
 import pytest
 
 from featcx_core.store.artifacts import Store
-from tests.e2e.conftest import TINY, Finished, clean_environment, featcx, typed
+from tests.e2e.conftest import TINY, UNJUDGED, Finished, clean_environment, featcx, typed
 
 SEEDS = ("--seeds", "0,1")
 
 
 def sweep(store: Path, *arguments: str, name: str = "sweep", **environment: str) -> Finished:
     json_file = store.parent / f"{name}.json"
-    return featcx("sweep", "digits", *TINY, *arguments, "--store", store, json_file=json_file, **environment)
+    return featcx("sweep", "digits", *TINY, *UNJUDGED, *arguments, "--store", store, json_file=json_file, **environment)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def killed(place: Path) -> set[str]:
     """A sweep that was killed half-way: what it had finished, as stage/key."""
-    command = [sys.executable, "-m", "flows.cli", "sweep", "digits", *TINY, "--sizes", "40", *SEEDS]
+    command = [sys.executable, "-m", "flows.cli", "sweep", "digits", *TINY, *UNJUDGED, "--sizes", "40", *SEEDS]
     with subprocess.Popen(
         [*command, "--store", str(place)],
         stdout=subprocess.DEVNULL,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.e2e.conftest import LEAN, Finished, featcx, typed
+from tests.e2e.conftest import LEAN, UNJUDGED, Finished, featcx, typed
 
 
 def test_an_exported_network_has_the_reported_accuracy(first: Finished, store: Path, tmp_path: Path) -> None:
@@ -37,7 +37,9 @@ print(int(right) / len(data.test_labels))
 
 @pytest.mark.slow
 def test_two_runs_compare(first: Finished, store: Path, tmp_path: Path) -> None:
-    other = featcx("run", "digits", *LEAN, "--set", "seed=1", "--store", store, json_file=tmp_path / "other.json")
+    other = featcx(
+        "run", "digits", *LEAN, *UNJUDGED, "--set", "seed=1", "--store", store, json_file=tmp_path / "other.json"
+    )
     assert other.code == 0, other.err
     a, b = (Path(run.json["artifacts"]["report"]).name for run in (first, other))
     done = featcx("compare", a[:20], b[:20], "--store", store, json_file=tmp_path / "c.json")
