@@ -4,7 +4,7 @@ BIN = $(VENV)/bin
 PREPARED = @test -d $(VENV) || $(PYTHON) -m venv $(VENV); \
 	echo 'Installing into $(VENV): a few minutes; with the CUDA build of PyTorch 6 GB.'
 
-.PHONY: setup run test check lint bench clean
+.PHONY: setup run test check docs lint bench clean
 
 setup: $(VENV)/.installed  ## the environment in .venv, with featcx and what it needs
 
@@ -18,6 +18,9 @@ check: test
 
 bench: $(VENV)/.installed-bench  ## side-by-side timings, appended to docs/results/benchmarks.md; wants a quiet machine
 	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.installed-test  ## the manual, in build/site
+	$(BIN)/mkdocs build
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
