@@ -40,6 +40,7 @@ CONTENTS = {
     "analysis.decodability": ["measure_decodability"],  # what a linear map reads off another net
     "analysis.substitution": ["measure_substitution"],  # Φ in place of f
     "analysis.comparison": ["compare_networks"],  # two analysed networks, order by order
+    "game.games": ["shapley"],  # which components lower the loss, for any number of them, head and loss
     "game.values": ["coalition_losses", "shapley_values", "shapley_weights", "measure_effectiveness"],
     "game.sampling": ["sampled_shapley_values"],  # more than 14 components
     "studies.prediction": ["predict_performance"],  # accuracy from reliable and unreliable shares

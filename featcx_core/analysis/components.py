@@ -42,7 +42,7 @@ class ComponentTable:
         shape: (C, H, W).
     """
 
-    def __init__(self, orders: Sequence[int], shape: tuple[int, int, int], rows: int, source: Any) -> None:
+    def __init__(self, orders: Sequence[int], shape: tuple[int, ...], rows: int, source: Any) -> None:
         self.orders, self.shape, self._rows, self._source = tuple(orders), shape, rows, source
 
     @staticmethod
@@ -71,19 +71,27 @@ class ComponentTable:
     def from_tensors(
         components: Tensor, residual: Tensor, labels: Tensor, orders: Sequence[int] | None = None
     ) -> ComponentTable:
-        """The same in memory: components (n, L, C, H, W), residual (n, C, H, W), labels (n,); orders 4, 7, 13, … if None."""
+        """The same in memory: components (n, L, C, H, W), residual (n, C, H, W), labels (n,); orders 4, 7, 13, … if None.
+
+        Vectors (n, L, d) with a residual (n, d), or any other shape, are taken alike.
+
+        >>> table = ComponentTable.from_tensors(torch.randn(5, 2, 3, 4, 4), torch.zeros(5, 3, 4, 4), torch.zeros(5))
+        >>> table.orders, table.shape, len(table)
+        ((4, 7), (3, 4, 4), 5)
+        """
+        if components.ndim < 3:
+            raise InputError(f"components have shape {tuple(components.shape)}; give (n, L, C, H, W), or (n, L, d).")
         n, players = components.shape[:2]
         if orders is None:
             orders = [3 * 2**i + 1 for i in range(players)]
         fitting = (n, *components.shape[2:]) == residual.shape and labels.shape == (n,) and len(orders) == players
-        if components.ndim != 5 or not players or not fitting:
+        if not players or not fitting:
             raise InputError(
                 "components (n, L, C, H, W), residual (n, C, H, W), labels (n,) and L orders must fit together."
             )
         columns = {column_name(order): components[:, i] for i, order in enumerate(orders)}
         columns |= {"residual": residual, "label": labels.long(), "sample": torch.arange(n)}
-        c, h, w = residual.shape[1:]
-        return ComponentTable(orders, (c, h, w), n, columns)
+        return ComponentTable(orders, tuple(residual.shape[1:]), n, columns)
 
     def __len__(self) -> int:
         return self._rows
@@ -133,7 +141,7 @@ class ComponentTable:
 
 
 def _part_batches(
-    part: Path, columns: list[str], batch_size: int, shape: tuple[int, int, int]
+    part: Path, columns: list[str], batch_size: int, shape: tuple[int, ...]
 ) -> Iterator[dict[str, Tensor]]:
     """Rows of one Parquet file. Tensors are mapped where they lie as this module writes them, else decoded."""
     plain = [name for name in columns if name in ("label", "sample")]
@@ -164,7 +172,7 @@ def _rows(groups: list[dict[str, Tensor]], name: str, start: int, stop: int) -> 
     return found[0] if len(found) == 1 else torch.cat(found)
 
 
-def _tensor(column: Any, shape: tuple[int, int, int]) -> Tensor:
+def _tensor(column: Any, shape: tuple[int, ...]) -> Tensor:
     if isinstance(column, pa.ExtensionArray):
         values = column.storage.flatten().to_numpy(zero_copy_only=True)
         return torch.from_numpy(values.reshape(-1, *shape).copy())

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from featcx_core.analysis.bootstrap import bootstrap_weights, interval
 from featcx_core.analysis.components import ComponentTable
+from featcx_core.nets.split import evaluated
 from featcx_core.store.record import Record
 
 
@@ -77,11 +78,11 @@ class Substitution(NamedTuple):
 @torch.no_grad()
 def predict_substituted(table: ComponentTable, head: nn.Module, device: torch.device | str = "cpu") -> Predictions:
     """The head's answers on f and on Φ^(l) = Σ_{l' ≤ l} c^(l'), from one pass over a table."""
-    head, correct, losses = head.to(device), [], []
+    asked, correct, losses = evaluated(head, device), [], []
     for maps, labels in table.stacked(128):
         maps, y = maps.to(device), labels.to(device)
         features = torch.cat([maps.sum(1, keepdim=True), maps[:, :-1].cumsum(1)], 1)
-        logits = torch.stack([head(feature).float() for feature in features.unbind(1)], 1)
+        logits = torch.stack([asked(feature).float() for feature in features.unbind(1)], 1)
         correct.append((logits.argmax(2) == y[:, None]).cpu())
         wanted = y[:, None].expand(logits.shape[:2])
         losses.append(

@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from featcx_core.analysis.bootstrap import Covariance
 from featcx_core.analysis.components import ComponentTable
+from featcx_core.errors import InputError
 from featcx_core.game.interactions import measure_interactions
-from featcx_core.game.sampling import sampled_shapley_values, sampling_errors
+from featcx_core.game.sampling import PERMUTATIONS, sampled_shapley_values, sampling_errors
 from featcx_core.game.values import (
     EXACT_PLAYERS,
     Effectiveness,
+    Head,
+    LossOfEach,
     coalition_losses,
     measure_effectiveness,
     shapley_values,
@@ -33,6 +36,68 @@ def played(table: ComponentTable, head: nn.Module, split: str, device: torch.dev
     if len(table.orders) <= EXACT_PLAYERS:
         return {"losses": coalition_losses(table, head, device=device)}
     return sampled_shapley_values(table, head, seed=derive_seed(0, split), device=device)._asdict()
+
+
+class Shapley(NamedTuple):
+    """What `shapley` gives.
+
+    Attributes:
+        values: φ float64 (n, L); over L they sum to `loss_empty` − `loss_full`.
+        errors: (n, L), standard errors of the sampling; zeros for exact values. Of a mean over samples: √(Σ errors²)/n.
+        loss_empty, loss_full: (n,), of no and of all components.
+    """
+
+    values: Tensor
+    errors: Tensor
+    loss_empty: Tensor
+    loss_full: Tensor
+
+
+def shapley(
+    components: Tensor,
+    residual: Tensor,
+    head: Head,
+    labels: Tensor,
+    loss: LossOfEach | None = None,
+    *,
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Shapley:
+    """How much each component of a feature lowers each sample's loss: Shapley values of v(S) = −loss(head(Δf + Σ_S c), y).
+
+    Up to 14 components they are exact, beyond they are sampled.
+
+    Args:
+        components: c (n, L, …): maps (n, L, C, H, W), vectors (n, L, d), or any other.
+        residual: Δf (n, …), what the components leave of the feature; zeros for none.
+        head: takes features (b, …); a module in training mode is asked as a copy in evaluation mode.
+        labels: (n, …), what the loss takes.
+        loss: (what the head gives, labels) to (b,); None: cross-entropy in nats of logits (b, K) against labels (b,).
+        permutations: orders of arrival a sample, where values are sampled.
+
+    Raises:
+        InputError: for shapes that do not fit, or a loss that does not give one value a sample.
+
+    >>> import torch, featcx_core as fx
+    >>> c, rest, y = torch.randn(6, 3, 5), torch.zeros(6, 5), torch.arange(6) % 2
+    >>> found = fx.shapley(c, rest, torch.nn.Linear(5, 2), y)
+    >>> found.values.shape
+    torch.Size([6, 3])
+    >>> torch.allclose(found.values.sum(1), (found.loss_empty - found.loss_full).double(), atol=1e-5)
+    True
+    >>> squared = fx.shapley(c, rest, lambda f: f, torch.zeros(6, 5), loss=lambda a, b: (a - b).square().sum(1))
+    """
+    n = len(components)
+    if len(labels) != n:
+        raise InputError(f"There are {len(labels)} labels for {n} samples; give one a sample.")
+    names = range(1, components.shape[1] + 1 if components.ndim > 1 else 1)
+    table = ComponentTable.from_tensors(components, residual, torch.zeros(n), orders=names)
+    if len(names) > EXACT_PLAYERS:
+        return Shapley(*sampled_shapley_values(table, head, permutations, seed, labels, device, loss))
+    losses = coalition_losses(table, head, labels, device, loss)
+    values = shapley_values(losses)
+    return Shapley(values, torch.zeros_like(values), losses[:, 0], losses[:, -1])
 
 
 class Outcome(NamedTuple):

@@ -6,11 +6,12 @@ holds, only the C means matter to what follows. Any other head is None here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from featcx_core.nets.graphs import traced
 
@@ -28,12 +29,14 @@ class PooledHead(NamedTuple):
     linear: nn.Linear | None
 
 
-def pooled_head(head: nn.Module) -> PooledHead | None:
+def pooled_head(head: Callable[[Tensor], Tensor]) -> PooledHead | None:
     """The head's parts where its structure is certain to be [ReLU] → global mean → tail; None for any other.
 
     Read are fx graphs and whatever torch.fx can trace: modules, functions and methods alike. In front of the pooling only
     ReLU and what changes nothing (identity, clone, dropout outside training) may stand.
     """
+    if not isinstance(head, nn.Module):
+        return None
     graph = head.graph if isinstance(head, fx.GraphModule) else _traced(head)
     if graph is None:
         return None

@@ -9,17 +9,21 @@ arXiv:2104.12199).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from featcx_core.analysis.components import ComponentTable
 from featcx_core.errors import InputError
+from featcx_core.game.values import Head, LossOfEach, loss_of_each, repeated
+from featcx_core.nets.split import evaluated
 from featcx_core.seeds import derive_seed
 
+Value = Callable[[Tensor], Tensor]  # features of a batch, or of it several times over, to losses
 PERMUTATIONS = 64
 ROWS = 64  # rows a batch, fixed as in values.py
 BLOCK_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}  # of summed features at a time
@@ -47,29 +51,35 @@ def sampled_permutations(sample: int, players: int, pairs: int, seed: int) -> np
 @torch.no_grad()
 def sampled_shapley_values(
     table: ComponentTable,
-    head: nn.Module,
+    head: Head,
     permutations: int = PERMUTATIONS,
     seed: int = 0,
     labels: Tensor | None = None,
     device: torch.device | str = "cpu",
+    loss: LossOfEach | None = None,
 ) -> SampledValues:
-    """Values φ of each sample's game v(S) = −cross-entropy(head(Δf + Σ_{i∈S} c^(i)), y), from sampled permutations.
+    """Values φ of each sample's game v(S) = −loss(head(Δf + Σ_{i∈S} c^(i)), y), from sampled permutations.
 
     For each permutation the values sum to loss(∅) − loss(all), so they do so in the mean. The error falls as one over the
     root of `permutations`; each costs L − 1 passes of the head a sample.
 
     Args:
         table: components and residual; its sample numbers choose the permutations, so shards may be cut anywhere.
-        head: feature (n, C, H, W) to logits (n, K), in evaluation mode.
+        head: feature (n, C, H, W) to logits (n, K); a module in training mode is asked as a copy in evaluation mode.
         permutations: orders of arrival a sample, an even number of at least 4: half of them reverse the others.
-        labels: int64 (n,); the table's own if None.
+        labels: int64 (n,), or what `loss` takes, one a sample; the table's own if None.
+        loss: of each sample; None: cross-entropy.
 
     Raises:
         InputError: for an odd number of permutations or fewer than four, which leave no error to estimate.
+
+    >>> table = ComponentTable.from_tensors(torch.randn(5, 2, 3, 4, 4), torch.zeros(5, 3, 4, 4), torch.zeros(5))
+    >>> sampled_shapley_values(table, lambda f: f.mean((2, 3)), permutations=8).values.shape
+    torch.Size([5, 2])
     """
     if permutations < 4 or permutations % 2:
         raise InputError(f"{permutations} permutations make no antithetic pairs; give an even number of at least 4.")
-    head, found, start = head.to(device), [], 0
+    head, found, start = evaluated(head, device), [], 0
     columns = table.tensor_columns
     for batch in table.batches([*columns, "label", "sample"], ROWS):
         maps = torch.stack([batch[name].float() for name in columns], 1).to(device)
@@ -77,7 +87,8 @@ def sampled_shapley_values(
         orders = np.stack(
             [sampled_permutations(int(s), len(columns) - 1, permutations // 2, seed) for s in batch["sample"]]
         )
-        found.append(_batch_values(maps, y.to(device), head, torch.from_numpy(orders).to(device)))
+        value = partial(_value, head=head, labels=y.to(device), loss=loss)
+        found.append(_batch_values(maps, value, torch.from_numpy(orders).to(device)))
         start += len(maps)
     return SampledValues(*(torch.cat(columns).cpu() for columns in zip(*found, strict=True)))
 
@@ -88,17 +99,21 @@ def sampling_errors(train: Tensor, test: Tensor) -> dict[str, np.ndarray]:
     return {f"shapley_{name}_sampling": (e.square().sum(0).sqrt() / len(e)).numpy() for name, e in means.items()}
 
 
-def _batch_values(maps: Tensor, y: Tensor, head: nn.Module, orders: Tensor) -> tuple[Tensor, ...]:
-    """values, errors (b, L), loss of no and of all components (b,); maps (b, L + 1, C, H, W), orders (b, pairs, L)."""
+def _value(features: Tensor, head: Head, labels: Tensor, loss: LossOfEach | None) -> Tensor:
+    return loss_of_each(head(features), repeated(labels, len(features) // len(labels)), loss)
+
+
+def _batch_values(maps: Tensor, value: Value, orders: Tensor) -> tuple[Tensor, ...]:
+    """values, errors (b, L), loss of no and of all components (b,); maps (b, L + 1, …), orders (b, pairs, L)."""
     (b, pairs, players), residual = orders.shape, maps[:, -1]
     whole = residual + maps[:, :-1].sum(1)
-    ends = [F.cross_entropy(head(f.clone()).float(), y, reduction="none") for f in (residual, whole)]
+    ends = [value(f.clone()) for f in (residual, whole)]
     mean = torch.zeros(b, players, dtype=torch.float64, device=maps.device)
     squares = torch.zeros_like(mean)
     for pair in range(pairs):
         marginal = torch.zeros_like(mean)
         for order in (orders[:, pair], orders[:, pair].flip(1)):
-            losses = torch.stack([ends[0], *_losses_on_the_way(maps, y, head, order), ends[1]], 1).double()
+            losses = torch.stack([ends[0], *_losses_on_the_way(maps, value, order), ends[1]], 1).double()
             marginal.scatter_add_(1, order, losses[:, :-1] - losses[:, 1:])
         marginal /= 2
         step = marginal - mean  # Welford's update: a difference of large squares would lose the digits
@@ -107,7 +122,7 @@ def _batch_values(maps: Tensor, y: Tensor, head: nn.Module, orders: Tensor) -> t
     return mean, (squares / (pairs - 1) / pairs).sqrt(), ends[0], ends[1]
 
 
-def _losses_on_the_way(maps: Tensor, y: Tensor, head: nn.Module, order: Tensor) -> list[Tensor]:
+def _losses_on_the_way(maps: Tensor, value: Value, order: Tensor) -> list[Tensor]:
     """Losses (b,) after the arrival of the first, the second, … but not the last of each row's order (b, L)."""
     (b, players), rows = order.shape, torch.arange(len(order), device=order.device)
     at_once = max(1, BLOCK_BYTES.get(maps.device.type, BLOCK_BYTES["cpu"]) // (4 * maps[:, 0].numel()))
@@ -118,6 +133,5 @@ def _losses_on_the_way(maps: Tensor, y: Tensor, head: nn.Module, order: Tensor) 
         for place in range(first, min(first + at_once, players - 1)):
             total = total + maps[rows, order[:, place]]
             sums.append(total)
-        logits = head(torch.cat(sums)).float()
-        losses += F.cross_entropy(logits, y.repeat(len(sums)), reduction="none").view(len(sums), b).unbind()
+        losses += value(torch.cat(sums)).view(len(sums), b).unbind()
     return losses

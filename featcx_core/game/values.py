@@ -7,19 +7,21 @@ v(s) = −L(g(Δf + Σ_{i∈s} c^(i)), y); by linearity the Shapley value of the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
 from featcx_core.analysis.bootstrap import Covariance, bootstrap_weights, interval
 from featcx_core.analysis.components import ROW_GROUP_BYTES, ComponentTable, whole_rows
 from featcx_core.errors import InputError
 from featcx_core.game.coalitions import cross_entropies, members_sum, pooled_losses, subset_sums
 from featcx_core.game.pooled import pooled_head
+from featcx_core.nets.split import evaluated
 from featcx_core.seeds import derive_seed
 
 EXACT_PLAYERS = 14
@@ -33,6 +35,9 @@ def shapley_weights(players: int) -> np.ndarray:
 
     Raises:
         InputError: for fewer than one player or more than 20, where the table would not fit.
+
+    >>> shapley_weights(1)
+    array([[-1.,  1.]])
     """
     if not 1 <= players <= 20:
         raise InputError(f"Exact Shapley values need 1 to 20 players, not {players}; sample permutations beyond.")
@@ -45,11 +50,19 @@ def shapley_weights(players: int) -> np.ndarray:
     return np.where(member, joined, -left) / factorial[players]
 
 
+Head = Callable[[Tensor], Tensor]
+LossOfEach = Callable[[Tensor, Tensor], Tensor]  # what the head gives (b, …) and labels (b, …) to (b,)
+
+
 @torch.no_grad()
 def coalition_losses(
-    table: ComponentTable, head: nn.Module, labels: Tensor | None = None, device: torch.device | str = "cpu"
+    table: ComponentTable,
+    head: Head,
+    labels: Tensor | None = None,
+    device: torch.device | str = "cpu",
+    loss: LossOfEach | None = None,
 ) -> Tensor:
-    """Cross-entropy of every sample and coalition, float32 (n, 2**L), on the CPU.
+    """The loss of every sample and coalition, float32 (n, 2**L), on the CPU; in nats by default.
 
     Coalitions are summed by doubling: each further component is added to all sums so far, one addition an element and
     coalition, and no sum is the end of a chain longer than L. A head that averages over places is taken apart
@@ -61,23 +74,31 @@ def coalition_losses(
 
     Args:
         table: components and residual, one split or a part of it.
-        head: feature (n, C, H, W) to logits (n, K), in evaluation mode.
-        labels: int64 (n,); the table's own if None.
+        head: feature (n, C, H, W) to logits (n, K); a module in training mode is asked as a copy in evaluation mode.
+        labels: int64 (n,), or what `loss` takes, one a sample; the table's own if None.
         device: where it is computed.
+        loss: of each sample; None: cross-entropy.
 
     Raises:
         InputError: for more than EXACT_PLAYERS orders; `sampled_shapley_values` takes any number.
+
+    >>> table = ComponentTable.from_tensors(torch.randn(5, 2, 3, 4, 4), torch.zeros(5, 3, 4, 4), torch.zeros(5))
+    >>> coalition_losses(table, lambda f: f.mean((2, 3))).shape
+    torch.Size([5, 4])
     """
     players = len(table.orders)
     if players > EXACT_PLAYERS:
-        raise InputError(f"{players} orders make 2^{players} coalitions; choose {EXACT_PLAYERS} orders or fewer.")
-    head = head.to(device)
-    pooled = pooled_head(head)
+        raise InputError(
+            f"{players} orders make 2^{players} coalitions; choose {EXACT_PLAYERS} orders or fewer, or sample them: "
+            "sampled_shapley_values, or shapley, which does so by itself."
+        )
+    head = evaluated(head, device)
+    pooled = pooled_head(head) if loss is None else None
     losses, start = torch.empty(len(table), 2**players), 0
     for parts, own in batches_on(table, batch_rows(table), device):
         rows = slice(start, start + len(own))
         y = own if labels is None else labels[rows].to(device)
-        losses[rows] = pooled_losses(parts, y, pooled) if pooled else _head_losses(parts, y, head)
+        losses[rows] = pooled_losses(parts, y, pooled) if pooled else _head_losses(parts, y, head, loss)
         start = rows.stop
     return losses
 
@@ -95,8 +116,25 @@ def batches_on(table: ComponentTable, rows: int, device: torch.device | str) -> 
         yield [batch[name].float().to(device) for name in columns], batch["label"].to(device)
 
 
-def _head_losses(parts: list[Tensor], labels: Tensor, head: nn.Module) -> Tensor:
-    """Cross-entropy of every coalition (b, 2^L) for any head, in blocks of 2^k coalitions × b samples."""
+def loss_of_each(given: Tensor, labels: Tensor, loss: LossOfEach | None) -> Tensor:
+    """The losses (b,) of what a head gives.
+
+    Raises:
+        InputError: for a loss that does not give one value a sample.
+    """
+    if loss is None:
+        return F.cross_entropy(given.float(), labels, reduction="none")
+    found = loss(given, labels)
+    if found.shape != given.shape[:1]:
+        raise InputError(
+            f"The loss gives {tuple(found.shape)} for {len(given)} samples; let it give one value a sample, "
+            "such as F.mse_loss(a, b, reduction='none').mean(1)."
+        )
+    return found
+
+
+def _head_losses(parts: list[Tensor], labels: Tensor, head: Head, loss: LossOfEach | None) -> Tensor:
+    """Losses of every coalition (b, 2^L) for any head, in blocks of 2^k coalitions × b samples."""
     players, (b, *shape) = len(parts) - 1, parts[0].shape
     fitting = BLOCK_BYTES.get(labels.device.type, BLOCK_BYTES["cpu"]) // (4 * math.prod(parts[0].shape))
     low = min(players, max(0, fitting.bit_length() - 1))
@@ -104,13 +142,26 @@ def _head_losses(parts: list[Tensor], labels: Tensor, head: nn.Module) -> Tensor
     losses = torch.empty(b, 2**players, device=labels.device)
     for start in range(0, 2**players, 2**low):
         subset_sums(members_sum(parts, start), parts[:low], sums)
-        logits = head(sums.flatten(0, 1)).T.unflatten(1, (-1, b))
-        losses[:, start : start + 2**low] = cross_entropies(logits, labels).T
+        given = head(sums.flatten(0, 1))
+        if loss is None:
+            found = cross_entropies(given.T.unflatten(1, (-1, b)), labels)
+        else:
+            found = loss_of_each(given, repeated(labels, 2**low), loss).unflatten(0, (-1, b))
+        losses[:, start : start + 2**low] = found.T
     return losses
 
 
+def repeated(labels: Tensor, times: int) -> Tensor:
+    """Labels (b, …) one batch after the other: (times·b, …)."""
+    return labels.repeat(times, *[1] * (labels.ndim - 1))
+
+
 def shapley_values(losses: Tensor) -> Tensor:
-    """Values φ float64 (n, L) of each sample's game, from losses (n, 2**L); φ sums over L to loss(∅) − loss(all)."""
+    """Values φ float64 (n, L) of each sample's game, from losses (n, 2**L); φ sums over L to loss(∅) − loss(all).
+
+    >>> shapley_values(torch.tensor([[3.0, 2.0, 1.0, 0.0]])).tolist()
+    [[1.0, 2.0]]
+    """
     players = losses.shape[1].bit_length() - 1
     return -(losses.double() @ torch.from_numpy(shapley_weights(players)).T.to(losses.device))
 
@@ -128,7 +179,13 @@ class Effectiveness(NamedTuple):
 
 
 def measure_effectiveness(
-    orders: tuple[int, ...], train: Tensor, test: Tensor, covariance: Covariance, *, confidence: float, seed: int
+    orders: tuple[int, ...],
+    train: Tensor,
+    test: Tensor,
+    covariance: Covariance,
+    *,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> Effectiveness:
     """Effectiveness φ^train/√Var[c] and over-fitting 1 − φ^test/φ^train (METHOD §6; Ren et al. 2021, eqs. 8, 10).
 
@@ -139,6 +196,13 @@ def measure_effectiveness(
         orders: L complexity orders.
         train, test: per-sample Shapley values (n, L) on seen and on test samples.
         covariance: of the components over the pool, with its draws.
+
+    >>> from featcx_core.analysis.bootstrap import component_covariance
+    >>> pool = ComponentTable.from_tensors(torch.randn(50, 2, 3, 1, 1), torch.zeros(50, 3, 1, 1), torch.zeros(50))
+    >>> seen, test = torch.rand(20, 2), torch.rand(30, 2)
+    >>> found = measure_effectiveness((4, 7), seen.double(), test.double(), component_covariance(pool, 100))
+    >>> found.orders.order.tolist()
+    [4, 7]
     """
     draws = len(covariance.draws)
     phi, phi_draws = _means(train, draws, derive_seed(seed, "seen"))

@@ -86,6 +86,21 @@ def cut(model: nn.Module, layer: str | None, pre_relu: bool, in_shape: Shape, la
     return Split(feature.eval(), head.eval(), shape, grid, way, error, layer, kind)
 
 
+def evaluated(head: Callable[[Tensor], Tensor], device: torch.device | str) -> Callable[[Tensor], Tensor]:
+    """A head as it is to be asked: a module in evaluation mode on the device, as a copy where it is not so already.
+
+    A head in training mode would give other losses at each call, and move its statistics. What is no module is called as
+    it is.
+    """
+    if not isinstance(head, nn.Module):
+        return head
+    place = torch.empty(0, device=device).device
+    ready = all(t.device == place for t in (*head.parameters(), *head.buffers()))
+    if ready and not any(module.training for module in head.modules()):
+        return head
+    return copy.deepcopy(head).to(place).eval()
+
+
 Halves = tuple[nn.Module, nn.Module]
 
 
