@@ -1,18 +1,20 @@
 """Where the truth is known: what the protocol calls complex of nets whose order is given, and how often it errs.
 
-    python -m benchmarks.known_truth table|same|twice|difference [--trials 40] [--out FILE]
+    python -m benchmarks.known_truth table|same|twice|difference [--first 0] [--trials 40] [--out FILE]
 
 `table`: targets that are nets of order 4, 7 and 13: raw and cross-seed significance, gain over the shallower net trained
 on, and what is called resolved. `same`: one target taken apart twice with other seeds, and what the comparison calls
 different. `twice`: an order trained twice and presented as two. `difference`: an order-4 net against the same with a share
-of its variance given to an order-7 net. One thread; seconds a trial.
+of its variance given to an order-7 net. One thread; seconds a trial. A trial's rows are added to FILE as it ends, so that
+trials can be run in portions; what is printed is of all that FILE holds.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,10 +22,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from featcx_core.analysis.chains import Chains, chain_frame, chain_moments, components, cross_seed
+from featcx_core.analysis.chains import Chains, chain_moments, components, cross_seed
 from featcx_core.analysis.comparison import Measured, compare_networks
 from featcx_core.analysis.components import ComponentTable, decompose
 from featcx_core.analysis.decodability import measure_decodability
+from featcx_core.analysis.depth import chain_frame
 from featcx_core.analysis.significance import measure_significance
 from featcx_core.data.images import Augmented, Dataset, Shape, balanced_subset
 from featcx_core.data.sources import load_dataset
@@ -46,6 +49,7 @@ class Protocol(NamedTuple):
     draws: tuple[int, ...] = (6000, 5000, 3000)
     width: int = 8
     chains: int = 2
+    nulls: int = 2
 
 
 def known_net(blocks: int, data: Dataset, seed: int, width: int = 4) -> nn.Module:
@@ -102,24 +106,25 @@ def train_chains(
 
 def measured(
     feature: nn.Module, data: Dataset, protocol: Protocol, seed: int, presented=None
-) -> tuple[Chains, nn.Module]:
-    """The chains' moments on 400 images of the pool, and the first chain's net of the lowest order, the null target."""
+) -> tuple[Chains, list[Disentangler]]:
+    """The chains' moments on 400 images of the pool, and each chain's net of the lowest order, a null target."""
     chains, continued = train_chains(feature, data, protocol, seed, presented)
     images = Augmented(data, data.pool).plain(torch.randperm(len(data.pool), generator=generator(0))[:400])
     orders = [3 * m + 1 for m in protocol.blocks]
     found = chain_moments(feature, chains, continued, orders, images.split(100), len(images), bootstrap=300, seed=0)
-    return found, chains[0][0]
+    return found, [chain[0] for chain in chains]
 
 
 def judged(feature: nn.Module, data: Dataset, protocol: Protocol, seed: int, presented=None) -> pd.DataFrame:
-    """A row an order, the null target's floor included."""
+    """A row an order, the null targets' floor included."""
     found, lowest = measured(feature, data, protocol, seed, presented)
-    null, _ = measured(lowest, data, protocol, derive_seed(seed, "null"), presented)
-    frame = chain_frame(found, null, 0.95)
+    nulls = [
+        measured(net, data, protocol, derive_seed(seed, "null", k), presented)[0]
+        for k, net in enumerate(lowest[: protocol.nulls])
+    ]
+    frame = chain_frame(found, nulls, 0.95)
     mean = torch.stack([components(found.phi(k)) for k in range(found.chains)]).mean(0)
     frame["significance"] = (found.moments.variance(mean)[0] / found.moments.variance(found.feature)[0]).numpy()
-    print(frame[["order", "residual", "significance", "cross_seed", "gain", "null", "null_gain", "resolved"]].round(4)
-          .to_string(), flush=True)  # fmt: skip
     return frame
 
 
@@ -144,7 +149,7 @@ def compared(
     values = {split: shapley_values(coalition_losses(whole[split], target.head)) for split in ("seen", "test")}
     effective = measure_effectiveness(whole["pool"].orders, values["seen"], values["test"], found.moments, **settings)
     decodable = measure_decodability(
-        whole["pool"], whole["test"], [other.feature], other.feature, lambda split, samples: images[split][samples],
+        whole["pool"], whole["test"], [other.feature], (), lambda split, samples: images[split][samples],
         ridges=(1e-4, 1e-2, 1.0), bootstrap=300, **settings,
     )  # fmt: skip
     each = [measure_chain(tables(c), target.head, [other.feature], images, ridges=(1e-4, 1e-2, 1.0)) for c in chains]
@@ -163,21 +168,14 @@ def compared(
     )
 
 
-def same(data: Dataset, protocol: Protocol, trials: int) -> pd.DataFrame:
-    """One target taken apart twice: a row a (trial, metric, order), as `featcx compare` gives it."""
-    rows = []
-    for trial in range(trials):
-        began = time.monotonic()
-        if trial % 10 == 0:
-            target, other, seen = trained_targets(data, trial)
-        a, b = (compared(target, other, data, seen, protocol, derive_seed(trial, side)) for side in "ab")
-        frame = compare_networks(a, {"again": b}, 0.95)
-        rows.append(frame.assign(trial=trial))
-        print(f"trial {trial}: {time.monotonic() - began:.1f} s, {int((frame.p_holm < 0.05).sum())} of {len(frame)} called "
-              f"different, {int((frame.p < 0.05).sum())} without Holm's adjustment", flush=True)  # fmt: skip
-    return pd.concat(rows)
+def same(data: Dataset, protocol: Protocol, trial: int) -> pd.DataFrame:
+    """One target taken apart twice: a row a (metric, order), as `featcx compare` gives it; a target for ten trials."""
+    target, other, seen = trained_targets(data, trial // 10 * 10)
+    a, b = (compared(target, other, data, seen, protocol, derive_seed(trial, side)) for side in "ab")
+    return compare_networks(a, {"again": b}, 0.95)
 
 
+@functools.cache
 def trained_targets(data: Dataset, seed: int) -> tuple[TargetNet, TargetNet, Tensor]:
     """A ResNet-8 on 200 images, another on the whole pool, and those 200."""
     seen, nets = balanced_subset(data.train_labels, data.pool, 200, seed), []
@@ -191,25 +189,20 @@ def trained_targets(data: Dataset, seed: int) -> tuple[TargetNet, TargetNet, Ten
     return nets[0], nets[1], seen
 
 
-def difference(data: Dataset, protocol: Protocol, trials: int, share: float) -> pd.DataFrame:
+def difference(data: Dataset, protocol: Protocol, trial: int, share: float) -> pd.DataFrame:
     """An order-4 net against the same with a share of its variance given to an order-7 net: what is found at order 7."""
-    rows = []
-    for trial in range(trials):
-        plain, deep = known_net(1, data, trial), known_net(2, data, derive_seed(trial, "deep"))
-        found = []
-        for part, side in ((0.0, "a"), (share, "b")):
-            mixed = Mixed(plain, deep, part, Augmented(data, data.pool).plain(torch.arange(400)))
-            moments, _ = measured(mixed, data, protocol, derive_seed(trial, side))
-            frame = chain_frame(moments, None, 0.95)
-            found.append(
-                Measured(moments.orders, {"cross_seed": frame.cross_seed.to_numpy()},
-                         {"cross_seed": torch.from_numpy(cross_seed(moments).draws)},
-                         {"cross_seed": frame.cross_seed_variance.to_numpy()}, protocol.chains)
-            )  # fmt: skip
-        frame = compare_networks(found[0], {"deeper": found[1]}, 0.95).assign(trial=trial)
-        print(frame[["order", "original", "value", "difference_low", "difference_high", "p_holm"]].round(4).to_string())
-        rows.append(frame)
-    return pd.concat(rows)
+    plain, deep = known_net(1, data, trial), known_net(2, data, derive_seed(trial, "deep"))
+    found = []
+    for part, side in ((0.0, "a"), (share, "b")):
+        mixed = Mixed(plain, deep, part, Augmented(data, data.pool).plain(torch.arange(400)))
+        moments, _ = measured(mixed, data, protocol, derive_seed(trial, side))
+        frame = chain_frame(moments, [], 0.95)
+        found.append(
+            Measured(moments.orders, {"cross_seed": frame.cross_seed.to_numpy()},
+                     {"cross_seed": torch.from_numpy(cross_seed(moments).draws)},
+                     {"cross_seed": frame.cross_seed_variance.to_numpy()}, protocol.chains)
+        )  # fmt: skip
+    return compare_networks(found[0], {"deeper": found[1]}, 0.95).assign(share=share)
 
 
 class Mixed(nn.Module):
@@ -225,42 +218,54 @@ class Mixed(nn.Module):
         return sum(p / s * net(x) for p, s, net in zip(self.parts, self.scales, self.nets, strict=True))
 
 
+def trials(what: str, data: Dataset, protocol: Protocol, numbers: range, share: float) -> Iterator[pd.DataFrame]:
+    """The rows of each trial."""
+    short = protocol._replace(blocks=(1, 2), draws=protocol.draws[:2])
+    for trial in numbers:
+        if what == "same":
+            yield same(data, protocol, trial).assign(trial=trial)
+        elif what == "difference":
+            yield difference(data, protocol, trial, share).assign(trial=trial)
+        elif what == "twice":
+            yield judged(known_net(2, data, trial), data, short, trial, (1, 1)).assign(trial=trial, truth=4)
+        else:
+            for blocks in protocol.blocks:
+                frame = judged(known_net(blocks, data, trial), data, protocol, trial)
+                yield frame.assign(trial=trial, truth=3 * blocks + 1)
+
+
+def counted(what: str, rows: pd.DataFrame) -> str:
+    """What the trials show: means and their spread over trials, and how often something was called."""
+    if what in ("same", "difference"):
+        called = rows.assign(called=rows.p_holm < 0.05, nominal=rows.p < 0.05)
+        by = ["share", "order"] if what == "difference" else ["metric", "order"]
+        return called.groupby(by)[["original", "value", "called", "nominal"]].mean().round(4).to_string()
+    columns = ["residual", "significance", "cross_seed", "gain", "null", "null_gain"]
+    own = rows.groupby(["truth", "order"])
+    parts = [own[columns].mean(), own[columns].std(), own.resolved.value_counts().unstack(fill_value=0)]
+    return "\n".join(part.round(4).to_string() for part in parts)
+
+
 def main() -> None:
-    """Runs one of the four and prints what it counted."""
+    """Runs some trials of one of the four and prints what was counted."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["table", "same", "twice", "difference"])
+    parser.add_argument("--first", type=int, default=0, help="number of the first trial, which is its seed")
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--draws", type=float, default=1.0, help="times the protocol's draws")
     parser.add_argument("--share", type=float, default=0.2, help="of the variance, in `difference`")
-    parser.add_argument("--out", type=Path, help="a CSV file of all rows")
+    parser.add_argument("--out", type=Path, help="a CSV file to which all rows are added")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    data, protocol = load_dataset(DatasetSpec(source="digits")), Protocol()
+    data, protocol, parts = load_dataset(DatasetSpec(source="digits")), Protocol(), list[pd.DataFrame]()
     protocol = protocol._replace(draws=tuple(int(args.draws * draws) for draws in protocol.draws))
-    if args.what == "same":
-        result = same(data, protocol, args.trials)
-        print(result.assign(called=result.p_holm < 0.05, nominal=result.p < 0.05).groupby(["metric", "order"])[
-            ["called", "nominal"]].mean())  # fmt: skip
-    elif args.what == "difference":
-        result = difference(data, protocol, args.trials, args.share)
-        print(result.assign(called=result.p_holm < 0.05).groupby("order")[["original", "value", "called"]].mean())
-    elif args.what == "twice":
-        short = protocol._replace(blocks=(1, 2), draws=protocol.draws[:2])
-        result = pd.concat([
-            judged(known_net(2, data, trial), data, short, trial, (1, 1)).assign(trial=trial, truth=4)
-            for trial in range(args.trials)
-        ])  # fmt: skip
-        print(result.groupby("order").resolved.value_counts())
-    else:
-        result = pd.concat([
-            judged(known_net(blocks, data, trial), data, protocol, trial).assign(trial=trial, truth=3 * blocks + 1)
-            for trial in range(args.trials) for blocks in protocol.blocks
-        ])  # fmt: skip
-        columns = ["residual", "significance", "cross_seed", "gain", "null", "null_gain"]
-        print(result.groupby(["truth", "order"])[columns].mean().round(4).to_string())
-        print(result.groupby(["truth", "order"]).resolved.value_counts().to_string())
-    if args.out:
-        result.to_csv(args.out, index=False)
+    began, numbers = time.monotonic(), range(args.first, args.first + args.trials)
+    for frame in trials(args.what, data, protocol, numbers, args.share):
+        parts.append(frame)
+        print(f"trial {frame.trial.iloc[0]}: {time.monotonic() - began:.0f} s", flush=True)
+        if args.out:
+            frame.to_csv(args.out, mode="a", header=not args.out.exists(), index=False)
+    print(counted(args.what, pd.read_csv(args.out) if args.out else pd.concat(parts)))
 
 
 if __name__ == "__main__":

@@ -104,6 +104,26 @@ def unresolved(frame: pd.DataFrame) -> np.ndarray:
     return frame["resolved"].isin(UNRESOLVED).to_numpy() if "resolved" in frame else np.zeros(len(frame), dtype=bool)
 
 
+CIRCLE = "○"
+
+
+def mark(resolved: Any) -> str:
+    """' ○' behind an order that is not resolved."""
+    return f" {CIRCLE}" if resolved in UNRESOLVED else ""
+
+
+def open_orders(frames: Frames) -> list[str]:
+    """A warning that names the orders which are not resolved, for what tells of them elsewhere than under significance."""
+    frame = frames.get("significance", pd.DataFrame())
+    orders = frame["order"][unresolved(frame)].tolist() if len(frame) else []
+    if not orders:
+        return []
+    is_, it = ("is", "its") if len(orders) == 1 else ("are", "their")
+    return [
+        f"{CIRCLE}: {listed(orders)} {is_} not resolved at this budget and width; nothing is read from {it} values."
+    ]
+
+
 def significance_of(frame: pd.DataFrame) -> str:
     """The column that is the significance: what two chains share of it, or as published where there are none."""
     return "cross_seed" if "cross_seed" in frame and frame["cross_seed"].notna().all() else "significance"

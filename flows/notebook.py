@@ -186,7 +186,7 @@ def _recipe(spec: RunSpec, given: Given, contents: Sequence[str]) -> Callable[[S
             )
             for i, net in enumerate(nets)
         )
-        return analyse_target(submit, spec, data, own, others or None, numerics_for(spec), sizes=sizes)
+        return analyse_target(submit, spec, data, own, others or None, numerics_for(spec), sizes=sizes)[0]
 
     return stages
 

@@ -9,14 +9,15 @@ from typing import Any, NamedTuple, Protocol
 from pydantic import BaseModel
 
 from featcx_core.data.sources import source_files, split_sizes
-from featcx_core.seeds import Seeds
-from featcx_core.specs import Numerics, RunSpec, drawn, shared_schedule
+from featcx_core.seeds import Seeds, derive_seed
+from featcx_core.specs import Numerics, RunSpec, drawn, shared_schedule, starts_as_identity
 from featcx_core.store.artifacts import FileRef
 from featcx_core.store.usercode import own_code
 from tasks import analyse, compare, pictures, present, reliability, train, variants
 from tasks.engine import Stage
 
 REPLICATED = 1000  # rows a split on which each chain is measured by itself: enough beside the spread of chains
+UNTRAINED = 3  # nets whose mean is decodability's floor
 Node = Any  # a future of an ArtifactRef, or what else stands for one
 
 
@@ -38,6 +39,7 @@ class Analysed(NamedTuple):
     pictures: Node
     reliability: Node | None
     decodability: Node | None
+    wide_control: Node | None
 
 
 def data_set(submit: Submit, spec: RunSpec) -> Node:
@@ -103,6 +105,7 @@ def disentangle(
         named = in_chain(scope, k)
 
         def trained(blocks: int, i: int, scope: str, k: int = k, chain: list[Node] = chain) -> Node:
+            schedule = shared_schedule(settings, i, settings.chains)
             return submit(
                 train.disentangler,
                 scope.strip(),
@@ -111,9 +114,9 @@ def disentangle(
                 previous=chain[-1] if chain else None,
                 blocks=blocks,
                 width=settings.width,
-                identity=settings.protocol == "fast",
+                identity=starts_as_identity(settings, schedule),
                 seed=Seeds(spec).disentangler(settings.blocks[i], k),
-                schedule=shared_schedule(settings, i, settings.chains),
+                schedule=schedule,
                 numerics=numerics,
                 images=images,
             )
@@ -129,15 +132,16 @@ def disentangle(
 
 def share(
     submit: Submit, spec: RunSpec, data: Node, target: Node, numerics: Numerics, scope: str, judged: bool
-) -> tuple[Chains, Node, Node | None]:
-    """(the chains of a feature, what they share, what those of its null target do).
+) -> tuple[Chains, Node, list[Node]]:
+    """(the chains of a feature, what they share, what those of its null targets do).
 
-    The null target is the first chain's net of the lowest order: what the same protocol finds beyond that order there is
-    what this budget and width call complex of something that is not.
+    A null target is a chain's net of the lowest order: what the same protocol, with seeds of its own, finds beyond that order
+    there is what this budget and width call complex of something that is not.
 
     Args:
-        judged: train the shallower nets on, and take the null target apart, so that orders are resolved or not.
+        judged: train the shallower nets on, and take null targets apart, so that orders are resolved or not.
     """
+    settings = spec.disentangler
     found = disentangle(submit, spec, data, target, numerics, scope, continuation=judged)
     shared = submit(
         analyse.chains,
@@ -150,9 +154,26 @@ def share(
         rows_seed=Seeds(spec).rows,
         **bootstrap(spec),
     )
-    if not judged or scope == "null" or len(spec.disentangler.blocks) == 1 or spec.disentangler.chains == 1:
-        return found, shared, None
-    return found, shared, share(submit, spec, data, found.nets[0][0], numerics, "null", judged)[1]
+    if not judged or len(settings.blocks) == 1 or settings.chains == 1:
+        return found, shared, []
+    nulls = []
+    for k in range(settings.nulls):
+        alone = settings.model_copy(update={"nulls": 0})
+        own = spec.model_copy(update={"seed": derive_seed(spec.seed, "null", k), "disentangler": alone})
+        named = f"null {k + 1}" if k else "null"
+        nulls.append(share(submit, own, data, found.nets[k][0], numerics, named, judged)[1])
+    return found, shared, nulls
+
+
+def wide(submit: Submit, spec: RunSpec, data: Node, target: Node, numerics: Numerics, shared: Node) -> Node:
+    """The second order at twice the width beside the highest order of the chains, by the same protocol."""
+    own = spec.disentangler.model_copy(
+        update={"blocks": spec.disentangler.blocks[:2], "width": 2 * spec.disentangler.width}
+    )
+    _, wider, _ = share(
+        submit, spec.model_copy(update={"disentangler": own}), data, target, numerics, "wide", judged=False
+    )
+    return submit(analyse.wide_control, chains=shared, wide=wider, width=own.width, settings=spec.analysis)
 
 
 def variant_nets(
@@ -241,6 +262,7 @@ def reliable_trunks(
         named = in_chain(scope, k)
         for i, blocks in enumerate(spec.disentangler.blocks):
             seed = Seeds(spec).trunk(blocks, k)
+            schedule = shared_schedule(settings, i, count)
             trunk = submit(
                 reliability.trunk,
                 named,
@@ -250,9 +272,9 @@ def reliable_trunks(
                 previous=trunks[k][-1] if i else None,
                 blocks=blocks,
                 width=spec.disentangler.width,
-                identity=spec.disentangler.protocol == "fast",
+                identity=starts_as_identity(spec.disentangler, schedule),
                 seed=seed,
-                schedule=shared_schedule(settings, i, count),
+                schedule=schedule,
                 numerics=numerics,
             )
             cycle = submit(
@@ -282,17 +304,19 @@ def analyse_target(
     numerics: Numerics,
     scope: str = "",
     sizes: Mapping[str, int] | None = None,
-) -> Analysed:
-    """The sub-DAG that every network goes through: disentangle, extract, then fan out the analyses.
-
-    Of the target itself alone is asked what depth adds over training; variants are held against it.
+    floor: list[Node] | None = None,
+) -> tuple[Analysed, list[Node]]:
+    """The sub-DAG that every network goes through: disentangle, extract, then fan out the analyses; and its floor.
 
     Args:
         sizes: images of 'seen' and 'test'; None for those of the spec's data set.
+        floor: what null targets show, of networks that are held against the target; None for the target itself, which alone
+            is asked what depth adds over training: of each network it would cost half of its disentangling again.
     """
     sizes = split_sizes(spec.dataset, spec.target.samples) if sizes is None else sizes
-    judged = spec.disentangler.continuation and scope == ""
-    chains, shared, null = share(submit, spec, data, target, numerics, scope, judged)
+    judged = spec.disentangler.continuation and floor is None
+    chains, shared, own = share(submit, spec, data, target, numerics, scope, judged)
+    nulls = own if floor is None else floor
     components = submit(
         analyse.components,
         scope,
@@ -308,7 +332,7 @@ def analyse_target(
         scope,
         components=components,
         chains=shared,
-        null=null,
+        nulls=nulls,
         draws=drawn(spec.disentangler),
         **common,
     )
@@ -356,10 +380,17 @@ def analyse_target(
             components=components,
             exemplary=exemplary,
             ridges=spec.reliability.ridges,
+            floors=UNTRAINED,
             floor_seed=Seeds(spec).floor,
             **common,
         )
-    return Analysed(target, components, significance, spread, effectiveness, substitution, shown, reliable, decodable)
+    wider = None
+    if spec.disentangler.wide_control and floor is None:
+        wider = wide(submit, spec, data, target, numerics, shared)
+    found = Analysed(
+        target, components, significance, spread, effectiveness, substitution, shown, reliable, decodable, wider
+    )
+    return found, nulls
 
 
 class Recipe(NamedTuple):
@@ -379,11 +410,13 @@ def whole_run(submit: Submit, spec: RunSpec, numerics: Numerics) -> Recipe:
     data = data_set(submit, spec)
     target = target_net(submit, spec, data, numerics)
     exemplary = exemplary_nets(submit, spec, data, numerics) if spec.reliability.enabled else None
-    networks = {"target": analyse_target(submit, spec, data, target, exemplary, numerics)._asdict()}
+    analysed, floor = analyse_target(submit, spec, data, target, exemplary, numerics)
+    networks = {"target": analysed._asdict()}
     more = wanted_besides(spec)
     first = Recipe(networks, report(submit, spec, networks, {"to come": f"To come: {more}."})) if more else None
     for name, net in variant_nets(submit, spec, data, target, exemplary, numerics).items():
-        networks = networks | {name: analyse_target(submit, spec, data, net, exemplary, numerics, name)._asdict()}
+        analysed, _ = analyse_target(submit, spec, data, net, exemplary, numerics, name, floor=floor)
+        networks = networks | {name: analysed._asdict()}
     alone = control(submit, spec, data, target, numerics) if spec.substitution.control else None
     comparison = submit(compare.comparison, networks=networks, settings=spec.analysis) if len(networks) > 1 else None
     networks = networks | {"target": networks["target"] | {"comparison": comparison, "control": alone}}

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from featcx_core.errors import InputError
-from featcx_core.report.frames import order_rows, read_frames
+from featcx_core.report.frames import order_rows, read_frames, row_of
 from featcx_core.store.artifacts import ArtifactRef, Store
 from featcx_core.store.record import Record
 
@@ -28,6 +28,7 @@ def network_results(store: Store, refs: Refs) -> dict[str, Any]:
     found = {"target": scores, "orders": order_rows(frames), **Record.load(store.path(substitution)).numbers}
     if "size" in stored:
         found["size"] = stored["size"]
+    found["wide_control"] = row_of(frames["wide_control"]) if "wide_control" in frames else None
     if control := refs.get("control"):
         found["control"] = Record.load(store.path(control)).numbers
     return found

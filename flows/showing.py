@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from featcx_core.metrics import METRICS
+from featcx_core.wording import mark
 from tasks.ui import Row, show
 
 Frames = dict[str, pd.DataFrame]
@@ -36,9 +37,12 @@ def effort(results: dict[str, Any]) -> str:
 
 
 def overview(orders: list[Row]) -> list[Row]:
-    """The columns of the terminal's table: what fits beside the text."""
+    """The columns of the terminal's table, what fits beside the text; a circle marks an order that is not resolved."""
     names = {"order": "order"} | {metric.name: metric.short for metric in METRICS if metric.short}
-    return [{short: row[name] for name, short in names.items()} for row in orders]
+    return [
+        {short: row[name] for name, short in names.items()} | {"order": f"{row['order']}{mark(row['resolved'])}"}
+        for row in orders
+    ]
 
 
 def show_analysis(name: str, results: dict[str, Any]) -> None:

@@ -114,13 +114,27 @@ def chains(
     return {"orders": orders, "chains": len(nets)}
 
 
+@stage("wide_control")
+def wide_control(
+    work: Work, *, chains: ArtifactRef, wide: ArtifactRef, width: int, settings: AnalysisSpec
+) -> dict[str, Any]:
+    """What a shallower chain of `width` channels leaves of the feature, held against the highest order of the chains."""
+    from featcx_core.analysis import depth
+    from featcx_core.analysis.chains import Chains
+    from featcx_core.store.record import Record
+
+    found, wider = (Chains.of(work.record(ref)) for ref in (chains, wide))
+    Record({"wide_control": depth.wide_control(found, wider, width, settings.confidence)}).save(work.folder)
+    return {"order": wider.orders[-1], "width": width}
+
+
 @stage("significance")
 def significance(
     work: Work,
     *,
     components: ArtifactRef,
     chains: ArtifactRef,
-    null: ArtifactRef | None,
+    nulls: list[ArtifactRef],
     draws: tuple[int, ...],
     settings: AnalysisSpec,
     seed: int,
@@ -141,7 +155,7 @@ def significance(
         seed=seed,
         device=work.device,
         chains=Chains.of(work.record(chains)),
-        null=Chains.of(work.record(null)) if null else None,
+        nulls=[Chains.of(work.record(null)) for null in nulls],
     )
     result = result._replace(orders=result.orders.assign(draws=draws))
     result.record().save(work.folder)

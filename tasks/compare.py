@@ -50,4 +50,4 @@ def _measured(work: Work, refs: Refs) -> Measured:
     if "reliability" in frames:
         spread["reliability"] = frames["reliability"].reliability_variance.to_numpy()
     chains = work.record(moved).numbers["chains"]
-    return Measured(tuple(orders.order.tolist()), values, draws, spread, chains)
+    return Measured(tuple(orders.order.tolist()), values, draws, spread, chains, tuple(orders.resolved))

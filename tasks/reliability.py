@@ -141,9 +141,10 @@ def decodability(
     settings: AnalysisSpec,
     ridges: tuple[float, ...],
     seed: int,
+    floors: int,
     floor_seed: int,
 ) -> dict[str, Any]:
-    """How much of each component linear maps read off the exemplary nets, and off an untrained one."""
+    """How much of each component linear maps read off the exemplary nets, and off untrained ones."""
     from featcx_core.analysis.components import ComponentTable
     from featcx_core.analysis.decodability import measure_decodability
     from featcx_core.data.images import Dataset
@@ -154,14 +155,14 @@ def decodability(
     dataset = Dataset.load(work.path(data))
     nets = [read_network(work.path(ref), TargetNet, work.device) for ref in exemplary]
     with seeded(floor_seed):
-        untrained = TargetNet(**nets[0].config).to(work.device).eval()
+        untrained = [TargetNet(**nets[0].config).to(work.device).eval() for _ in range(floors)]
     images = {"pool": dataset.train_images, "test": dataset.test_images}
     pool, test = (ComponentTable.open(work.path(components) / split) for split in ("pool", "test"))
     result = measure_decodability(
         pool,
         test,
         [net.feature for net in nets],
-        untrained.feature,
+        [net.feature for net in untrained],
         lambda split, samples: dataset.normalise(images[split][samples].to(work.device)),
         ridges=ridges,
         bootstrap=settings.bootstrap,

@@ -82,6 +82,12 @@ def reliability():
     return {"reliability": orders, "decodability": frame}
 
 
+def wide(low=0.01, high=0.03):
+    """A wide control that leaves 2% more than order 25, or what the ends of its interval say."""
+    row = {"order": 7, "width": 32, "beside": 25, "residual": 0.14, "residual_low": 0.12, "residual_high": 0.16}
+    return {"wide_control": pd.DataFrame([row | {"difference": 0.02, "difference_low": low, "difference_high": high}])}
+
+
 def troubled():
     """Six orders with a rising residual, gaps over 10%, unstable over-fitting and order 97 without a reading."""
     orders = [4, 7, 13, 25, 49, 97]

@@ -1,4 +1,4 @@
-"""What chains of disentanglers share, and what depth adds over training: cross-seed significance, gain, resolved or not."""
+"""What chains of disentanglers share, and what depth adds over training: cross-seed significance and gain."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from featcx_core.analysis.bootstrap import Covariance, covariance
-from featcx_core.analysis.spread import Errors, errors
 from featcx_core.store.record import Record
 
 Forward = Callable[[Tensor], Tensor]
@@ -160,61 +158,6 @@ def cross_seed(found: Chains) -> Figures:
 def components(phi: Tensor) -> Tensor:
     """Rows that pick c^(l) = Φ^(l) − Φ^(l′), from those that pick Φ^(l)."""
     return torch.cat([phi[:1], phi[1:] - phi[:-1]])
-
-
-def resolve(
-    own: dict[str, tuple[Array, Errors]], null: dict[str, tuple[Array, Errors]], confidence: float
-) -> list[str]:
-    """`yes`, `no` or `negative` an order, from figures `cross_seed` and `gain` of the target and of its null target.
-
-    The rule. *yes*: both the cross-seed significance and the gain lie above zero, and above the null target's, each with its
-    whole interval over images and chains. *negative*: the whole interval of the gain lies below zero: the net fits worse than
-    the shallower one trained as long. *no*: all else: at this budget and width it cannot be seen, which does not mean that it
-    is not there. The null target is a net of the first order, so it is no floor for that order, and not needed for it.
-    """
-    lows = []
-    for name in ("cross_seed", "gain"):
-        value, error = own[name]
-        low, high = error.interval(value, confidence)
-        lows.append(low)
-        if null:
-            floor, floor_error = null[name]
-            above = error.minus(floor_error).interval(value - floor, confidence)[0]
-            lows.append(np.concatenate([low[:1], above[1:]]))
-    passed, below = np.min(lows, 0) > 0, high < 0  # the gain's
-    return ["yes" if yes else "negative" if no else "no" for yes, no in zip(passed, below, strict=True)]
-
-
-def chain_frame(found: Chains, null: Chains | None, confidence: float) -> pd.DataFrame:
-    """A row an order: residual, cross_seed and gain with intervals over images and chains, null, null_gain, resolved.
-
-    What cannot be known (cross_seed of one chain, gain without continued nets, resolved without either or without a null
-    target) is NaN or None.
-    """
-    figures, rated = _rated(found)
-    frame = pd.DataFrame({"order": found.orders})
-    for name in ("residual", "cross_seed", "gain"):
-        known = name in rated
-        value, error = rated[name] if known else rated["residual"]
-        frame[name] = value if known else np.nan
-        frame[f"{name}_low"], frame[f"{name}_high"] = error.interval(value, confidence) if known else (np.nan, np.nan)
-    frame["cross_seed_variance"] = figures["cross_seed"].chains
-    floor = _rated(null)[1] if null is not None else {}
-    frame["null"] = floor["cross_seed"][0] if floor else np.nan
-    frame["null_gain"] = floor["gain"][0] if "gain" in floor else np.nan
-    judged = found.chains > 1 and "gain" in rated and ("gain" in floor or len(found.orders) == 1)
-    frame["resolved"] = resolve(rated, floor, confidence) if judged else None
-    return frame
-
-
-def _rated(found: Chains) -> tuple[dict[str, Figures], dict[str, tuple[Array, Errors]]]:
-    """All figures that the chains give, and each with its errors, whose chains' part is moderated over all (`spread`)."""
-    known = [residual, cross_seed] + ([gain] if found.continued or len(found.orders) == 1 else [])
-    figures = {figure.__name__: figure(found) for figure in known}
-    images = np.stack([figure.draws.var(0, ddof=1) for figure in figures.values()])
-    error = errors(images, np.stack([figure.chains for figure in figures.values()]), max(1, found.chains - 1))
-    each = zip(figures.items(), error.error, error.freedom, strict=True)
-    return figures, {name: (figure.value, Errors(e, d)) for (name, figure), e, d in each}
 
 
 def _share(found: Chains, a: Tensor, b: Tensor) -> tuple[Array, Array]:

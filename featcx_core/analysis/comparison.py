@@ -12,6 +12,7 @@ from torch import Tensor
 from featcx_core.analysis.spread import errors
 from featcx_core.errors import InputError
 from featcx_core.metrics import METRICS
+from featcx_core.wording import UNRESOLVED, unresolved
 
 COMPARED = {metric.name: metric for metric in METRICS if metric.noun}
 
@@ -26,6 +27,7 @@ class Measured(NamedTuple):
             difference of their draws is a paired bootstrap.
         spread: metric → estimated variance over chains of disentanglers (L,); a metric without has no p-value.
         chains: K, each variance's degrees of freedom being K − 1.
+        resolved: whether each order is resolved, as significance tells it; empty where that was not asked.
     """
 
     orders: tuple[int, ...]
@@ -33,16 +35,19 @@ class Measured(NamedTuple):
     draws: Mapping[str, Tensor]
     spread: Mapping[str, np.ndarray]
     chains: int
+    resolved: tuple[str | None, ...] = ()
 
 
 def compare_networks(original: Measured, variants: Mapping[str, Measured], confidence: float) -> pd.DataFrame:
-    """A row a (variant, metric, order): original, variant, difference with its interval, p and Holm-adjusted p.
+    """A row a (variant, metric, order): original, variant, difference with its interval, p, Holm-adjusted p, resolved.
 
     A difference has two sources of error: the images, by a paired bootstrap, and the disentanglers' seeds, by the spread
     over the chains of both networks, moderated over all orders and variants of a metric (see `spread`; over all metrics
     together, one that chains move more than others was called different too often). Intervals and two-sided p-values are
     Student's. `adjusted_over` says over how many p-values Holm's method went. Without a p-value: what has one chain, whose
     seeds' part is not known; and a difference whose draws are not finite (an over-fitting ratio without a reading).
+    `resolved` is no where the order is not resolved in one of the networks; of significance where it is in none: a component
+    that one network has and the other lacks is a difference, but what is no component has no other metric.
 
     Raises:
         InputError: when the networks were not analysed at the same orders.
@@ -70,6 +75,7 @@ def compare_networks(original: Measured, variants: Mapping[str, Measured], confi
                     "value": float(variant.values[metric][i]),
                     "images": images[i],
                     "chains": moved[i],
+                    "resolved": _together(metric, original.resolved[i : i + 1] + variant.resolved[i : i + 1]),
                 }
                 for i, order in enumerate(original.orders)
             ]
@@ -82,9 +88,18 @@ def compare_networks(original: Measured, variants: Mapping[str, Measured], confi
         ends = error.interval(difference, confidence)
         frame.loc[own.index, ["difference_low", "difference_high", "p"]] = np.stack([*ends, error.p(difference)], 1)
     frame = frame.drop(columns=["images", "chains"])
+    frame["resolved"] = frame.pop("resolved")
     frame["p_holm"] = holm(frame.p.to_numpy())
     frame["adjusted_over"] = int(frame.p.notna().sum())
     return frame
+
+
+def _together(metric: str, resolved: tuple[str | None, ...]) -> str | None:
+    """Whether an order's difference is read, by what both networks tell of the order."""
+    lacking, found = any(word in UNRESOLVED for word in resolved), "yes" in resolved
+    if lacking and not (found and metric == "cross_seed"):
+        return "no"
+    return "yes" if found else None
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -99,26 +114,32 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def changes(frame: pd.DataFrame, variant: str, level: float = 0.05) -> list[str]:
-    """What a variant changed, in sentences, against claim 5 of the paper (METHOD §8)."""
+    """What a variant changed at orders that are resolved, in sentences, against claim 5 of the paper (METHOD §8)."""
     own = frame[frame.variant == variant]
     sentences = []
     for metric in COMPARED:
         part = own[own.metric == metric]
         if part.empty:
             continue
-        clear = part[part.p_holm < level]
+        clear = _clear(part, level)
         ways = [(way, clear[clear.difference * sign > 0].order.to_list()) for way, sign in (("up", 1), ("down", -1))]
         words = [f"{way} at order {', '.join(map(str, orders))}" for way, orders in ways if orders]
         if words:
             sentences.append(f"{COMPARED[metric].noun} is {' and '.join(words)}.")
     if not sentences:
-        sentences = ["No metric differs at any order by more than images and seeds of the disentanglers explain."]
+        some = "resolved order" if unresolved(own).any() else "order"
+        sentences = [f"No metric differs at any {some} by more than images and seeds of the disentanglers explain."]
     return [*sentences, *_claim(own, variant, level)]
+
+
+def _clear(rows: pd.DataFrame, level: float) -> pd.DataFrame:
+    """Differences of resolved orders that images and seeds do not explain."""
+    return rows[(rows.p_holm < level) & ~unresolved(rows)]
 
 
 def _claim(own: pd.DataFrame, variant: str, level: float) -> list[str]:
     """Whether this run agrees with claim 5 of the paper, METHOD §8, judged by differences clear of sampling error."""
-    clear = own[own.p_holm < level]
+    clear, own = _clear(own, level), own[~unresolved(own)]
     if variant == "distilled":
         claim = "distillation makes features more reliable and more effective"
         changes = [clear[clear.metric == metric].difference for metric in ("decodability", "effectiveness")]
@@ -127,7 +148,7 @@ def _claim(own: pd.DataFrame, variant: str, level: float) -> list[str]:
         claim = "compression touches mostly low orders and leaves reliability alone"
         moved = clear[clear.metric == "cross_seed"]
         size = own[own.metric == "cross_seed"].set_index("order").difference.abs()
-        held = [not moved.empty and size.iloc[0] == size.max(), clear[clear.metric == "decodability"].empty]
+        held = [not moved.empty and bool(size.iloc[0] == size.max()), clear[clear.metric == "decodability"].empty]
     else:
         return []
     words = "agrees" if all(held) else "agrees in part" if any(held) else "does not agree"

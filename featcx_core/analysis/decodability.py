@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from featcx_core.analysis.bootstrap import interval, variances
 from featcx_core.analysis.components import ComponentTable
+from featcx_core.analysis.spread import errors
 from featcx_core.errors import InputError
 
 Forward = Callable[[Tensor], Tensor]
@@ -22,8 +24,8 @@ class Decodability(NamedTuple):
     """A row a quantity: 'component' and 'phi' of each order, and 'feature' (order 0).
 
     Columns: `decodability` 1 − Var[c − ĉ]/Var[c] on test samples, averaged over the exemplary nets, and `floor`, the same
-    from an untrained net, each with its interval; `ridge` chosen for the first exemplary net. `draws`: the components'
-    decodability in each bootstrap draw (B, L).
+    from untrained nets (NaN without any), each with its interval over images, the floor's over several untrained nets too;
+    `ridge` chosen for the first exemplary net. `draws`: the components' decodability in each bootstrap draw (B, L).
     """
 
     orders: pd.DataFrame
@@ -64,7 +66,7 @@ def measure_decodability(
     fitted_on: ComponentTable,
     scored_on: ComponentTable,
     exemplary: Sequence[Forward],
-    untrained: Forward,
+    untrained: Sequence[Forward],
     images: Callable[[str, Tensor], Tensor],
     *,
     ridges: Sequence[float],
@@ -78,10 +80,10 @@ def measure_decodability(
     Args:
         fitted_on, scored_on: components of the pool and of the test split.
         exemplary: features of the exemplary nets, (n, C_k, H, W) of the target's H×W.
-        untrained: the feature of a fresh net of the same architecture, for the floor.
+        untrained: features of fresh nets of the same architecture, for the floor.
         images: split name and sample numbers to normalised images.
     """
-    nets = [*exemplary, untrained]
+    nets = [*exemplary, *untrained]
     players, shape = len(fitted_on.orders), fitted_on.shape
     names = [("component", o) for o in fitted_on.orders] + [("phi", o) for o in fitted_on.orders] + [("feature", 0)]
 
@@ -115,14 +117,30 @@ def measure_decodability(
     scored = variances(samples, errors, len(scored_on), bootstrap, seed, device)
     value, draws = (part.unflatten(-1, (len(nets) + 1, -1)) for part in scored)
     share, share_draws = 1 - value[1:] / value[:1], 1 - draws[:, 1:] / draws[:, :1]
-    rows = []
-    for q, (quantity, order) in enumerate(names):
-        row: dict[str, object] = {"quantity": quantity, "order": order}
-        for name, nets_used in (("decodability", slice(0, -1)), ("floor", slice(-1, None))):
-            low, high = interval(share_draws[:, nets_used, q].mean(1), confidence)
-            row |= {name: float(share[nets_used, q].mean()), f"{name}_low": low, f"{name}_high": high}
-        rows.append(row | {"ridge": fitted[0][q][1]})
-    return Decodability(pd.DataFrame(rows), {"decodability": share_draws[:, :-1, :players].mean(1)})
+    own, own_draws = share[: len(exemplary)].mean(0), share_draws[:, : len(exemplary)].mean(1)
+    frame = pd.DataFrame(names, columns=["quantity", "order"]).assign(decodability=own.numpy())
+    ends = [interval(column, confidence) for column in own_draws.T]
+    frame[["decodability_low", "decodability_high"]] = ends
+    floor = _floor(share[len(exemplary) :].numpy(), share_draws[:, len(exemplary) :].numpy(), confidence)
+    frame[["floor", "floor_low", "floor_high"]] = np.stack(floor, 1)
+    frame["ridge"] = [ridge for _, ridge in fitted[0]]
+    return Decodability(frame, {"decodability": own_draws[:, :players]})
+
+
+def _floor(share: np.ndarray, draws: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(mean, low, high) of what J untrained nets reach, (J, Q) with draws (B, J, Q): over images, and over nets if J > 1."""
+    count, mean, drawn = (
+        len(share),
+        share.mean(0) if len(share) else np.full(share.shape[1], np.nan),
+        draws.mean(1) if len(share) else draws,
+    )
+    if count > 1:
+        low, high = errors(drawn.var(0, ddof=1), share.var(0, ddof=1) / count, count - 1).interval(mean, confidence)
+    elif count:
+        low, high = np.array([interval(column, confidence) for column in drawn.T]).T
+    else:
+        low = high = mean
+    return mean, low, high
 
 
 def _quantities(parts: Tensor, dim: int) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from featcx_core.analysis.bootstrap import interval, variances
-from featcx_core.analysis.chains import Chains
+from featcx_core.analysis.chains import Chains, cross_seed
 from featcx_core.analysis.components import ComponentTable
 from featcx_core.kernels import kernel
 from featcx_core.nets.trunk import Trunk
@@ -153,8 +153,9 @@ class Reliability(NamedTuple):
 
     Columns: `fit` Var[gψ]/Var[Φ], `shrinkage` Var[gψ_R]/Var[gψ], their product `reliability` Var[Φ^reli]/Var[Φ] with its
     interval; per component `component_ratio` Var[c^reli]/Var[c] (no share: it can pass 1, which `above_one` flags),
-    `reliable_share` Var[c^reli]/Var[f] and `unreliable_share` Var[c − c^reli]/Var[f]; `reliability_variance`, the estimated
-    variance of `reliability` over chains, NaN for one. `draws`: column → (B, L).
+    `reliable_share` Var[c^reli]/Var[f] and `unreliable_share` Var[c − c^reli]/Var[f]; `reliable_cross_seed` and
+    `unreliable_cross_seed`, the covariances of two chains' parts in place of the variances, and `reliability_variance`, the
+    estimated variance of `reliability` over chains, NaN for one. `draws`: column → (B, L).
     """
 
     orders: pd.DataFrame
@@ -199,13 +200,14 @@ def measure_reliability(
             yield torch.stack([*parts, *(net.psi(x).float() for net in nets)], 1).flatten(3)
 
     def quantities(samples: Tensor) -> Tensor:
-        """(b, 6L + 1 + KL, C·H·W): Φ, gψ, Φ^reli, c, c^reli and c − c^reli of each order, f, each chain's Φ^reli."""
+        """(b, 6L + 1 + 2KL, C·H·W): Φ, gψ, Φ^reli, c, c^reli and c − c^reli of each order, f, each chain's Φ^reli, c^reli."""
         of_maps = samples.unflatten(1, ((1 + k) * players + 1, table.shape[0], -1))
         c, residual, psi = of_maps.split([players, 1, k * players], 1)
         each, phi = reader @ psi, c.cumsum(1)
-        through, reliable = (x.unflatten(1, (k, players)).mean(1) for x in (g @ psi, each))
-        c_reliable = torch.cat([reliable[:, :1], reliable.diff(dim=1)], 1)
-        own = [phi, through, reliable, c, c_reliable, c - c_reliable, phi[:, -1:] + residual, each]
+        of_chains = each.unflatten(1, (k, players))
+        parts = torch.cat([of_chains[:, :, :1], of_chains.diff(dim=2)], 2)
+        through, reliable, c_reliable = (g @ psi).unflatten(1, (k, players)).mean(1), of_chains.mean(1), parts.mean(1)
+        own = [phi, through, reliable, c, c_reliable, c - c_reliable, phi[:, -1:] + residual, each, parts.flatten(1, 2)]
         return torch.cat(own, 1).flatten(2)
 
     value, drawn = variances(maps(), quantities, len(table), bootstrap, seed, device)
@@ -233,9 +235,25 @@ def measure_reliability(
         }
     frame = pd.DataFrame(columns)
     frame["above_one"] = frame.component_ratio > 1
-    frame["reliability_variance"] = float("nan")
+    frame[["reliability_variance", "reliable_cross_seed", "unreliable_cross_seed"]] = float("nan")
     if chains is not None and k == chains.chains > 1:
         own = torch.stack([chains.moments.variance(chains.phi(i))[0] for i in range(k)])
-        each = value[whole + 1 :].cpu().view(k, players)
+        each, parts = value[whole + 1 :].cpu().view(2, k, players)
         frame["reliability_variance"] = ((each / own).var(0) / k).numpy()
+        shared, unshared = _cross_seed(variance, parts)
+        frame["reliable_cross_seed"] = (shared / variance["f"]).numpy()
+        frame["unreliable_cross_seed"] = cross_seed(chains).value + (unshared / variance["f"]).numpy()
     return Reliability(frame, draws)
+
+
+def _cross_seed(variance: dict[str, Tensor], parts: Tensor) -> tuple[Tensor, Tensor]:
+    """Covariances of two chains' c^reli, and what is to be added to that of their c for that of their c − c^reli, (L,) each.
+
+    The mean over pairs follows from the variances of the mean over K chains and of each, `parts` (K, L). Of the chains' c,
+    whose covariances are known, only that with c^reli is wanted; disentanglers and trunks have seeds of their own, so that
+    no pair of them shares a seed and the covariance of the means is that of a pair.
+    """
+    k = len(parts)
+    shared = (k * k * variance["c_reliable"] - parts.sum(0)) / (k * (k - 1))
+    twice = variance["c"] + variance["c_reliable"] - variance["unreliable"]
+    return shared, shared - twice

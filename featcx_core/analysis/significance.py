@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from featcx_core.analysis.bootstrap import Covariance, component_covariance, interval
-from featcx_core.analysis.chains import Chains, chain_frame, cross_seed
+from featcx_core.analysis.chains import Chains, cross_seed
 from featcx_core.analysis.components import ComponentTable
+from featcx_core.analysis.depth import chain_frame
 from featcx_core.store.record import Record
 
 GAP_FLAG = 0.10
@@ -56,7 +57,7 @@ def measure_significance(
     seed: int,
     device: torch.device | str = "cpu",
     chains: Chains | None = None,
-    null: Chains | None = None,
+    nulls: Sequence[Chains] = (),
 ) -> Significance:
     """Significance over the pool, and the residual within each split (METHOD §4; Ren et al. 2021, eq. 4).
 
@@ -65,13 +66,13 @@ def measure_significance(
         bootstrap: draws of the intervals, which resample the images of the pool.
         confidence: coverage of the intervals.
         chains: what the chains of these components share, over the same images.
-        null: the same of the null target.
+        nulls: the same of the null targets.
     """
     pool = tables["pool"]
     moments = component_covariance(pool, bootstrap, seed, device)
     frame, draws = order_frame(pool.orders, moments, confidence)
     if chains is not None:
-        more = chain_frame(chains, null, confidence)
+        more = chain_frame(chains, nulls, confidence)
         if chains.chains == 1:  # its spread is not known: the images' own interval stays
             more = more.drop(columns=["residual_low", "residual_high"])
         frame = frame.assign(**more.drop(columns=["order", "residual"]))

@@ -45,7 +45,7 @@ def measure_chain(
     found = {"effectiveness": train / variance.sqrt(), "overfitting": 1 - test / train}
     if exemplary:
         rows = measure_decodability(
-            tables["pool"], tables["test"], exemplary, exemplary[0], lambda split, samples: images[split][samples],
+            tables["pool"], tables["test"], exemplary, (), lambda split, samples: images[split][samples],
             ridges=ridges, bootstrap=2, confidence=0.9, seed=0, device=device,
         ).orders  # fmt: skip
         share = rows[rows.quantity == "component"].decodability

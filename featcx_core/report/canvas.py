@@ -15,7 +15,7 @@ from matplotlib.container import Container
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from featcx_core.wording import Frames, counts, unresolved
+from featcx_core.wording import CIRCLE, Frames, counts, unresolved
 
 WIDTH, HEIGHT = 5.6, 3.9  # inches: a paper's column and a half; 12 pt stay legible on a phone
 TEXT, LEGEND, SMALL = 12, 11, 10.5  # points
@@ -225,8 +225,15 @@ def foot_line(frames: Frames, coverage: float | None, *splits: str) -> str:
     if coverage is not None:
         words.append(f"whiskers: {100 * coverage:g}% bootstrap over images")
     if "significance" in frames and unresolved(frames["significance"]).any():
-        words.append("open: not resolved at this budget and width")
+        words.append("open (○): not resolved at this budget and width")
     return "; ".join(words)
+
+
+def marked(frames: Frames, orders: Sequence[int]) -> list[str]:
+    """The orders in words, those that are not resolved with a circle."""
+    frame = frames.get("significance", pd.DataFrame())
+    open_ = set(frame["order"][unresolved(frame)]) if len(frame) else set[int]()
+    return [f"{order} {CIRCLE}" if order in open_ else str(order) for order in orders]
 
 
 FEW = 8  # more parts leave no room for a number at each pair

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from featcx_core.metrics import METRICS
 from featcx_core.store.artifacts import ArtifactRef, Store
 from featcx_core.store.record import Record
+from featcx_core.wording import UNRESOLVED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,11 +25,26 @@ def read_frames(refs: Mapping[str, ArtifactRef | None], path: Callable[[Artifact
     control = found.pop("control", {})
     frames = {name: frame for tables in found.values() for name, frame in tables.items()}
     frames |= {name: control[own] for own, name in CONTROL.items() if own in control}
-    if "significance" in frames:
-        resolved = frames["significance"].set_index("order")["resolved"]
-        for name in {"reliability", "effectiveness"} & set(frames):
-            frames[name] = frames[name].assign(resolved=frames[name]["order"].map(resolved))
-    return frames
+    return with_resolved(frames)
+
+
+def with_resolved(frames: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The frames, those of an order's or a pair of orders' metrics with `resolved`: what significance tells of the orders.
+
+    A pair is as resolved as the less resolved of its orders; Φ and f are no components, and are not asked.
+    """
+    if "significance" not in frames or "resolved" not in frames["significance"]:
+        return frames
+    told = frames["significance"].set_index("order")["resolved"]
+    found = dict(frames)
+    for name in {"reliability", "decodability", "effectiveness", "interactions", "substitution"} & set(frames):
+        frame, orders = frames[name], ("a", "b") if name == "interactions" else ("order",)
+        parts = [frame[order].map(told) for order in orders]
+        resolved = parts[0] if len(parts) == 1 else parts[0].where(parts[0].isin(UNRESOLVED), parts[1])
+        if "quantity" in frame:
+            resolved = resolved.where(frame["quantity"] == "component", None)
+        found[name] = frame.assign(resolved=resolved.astype(object).where(resolved.notna(), None))
+    return found
 
 
 def order_rows(frames: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
@@ -52,6 +68,14 @@ def _row(tables: Mapping[str, pd.DataFrame], order: int) -> dict[str, Any]:
             row[metric.name], *ends = [plain(own[name]) if name in own else None for name in columns]
             row |= {f"{metric.name}_ci": ends} if ends else {}
     return row
+
+
+def row_of(frame: pd.DataFrame) -> dict[str, Any]:
+    """The frame's one row, the ends of an interval as `x_ci`."""
+    row = {str(name): plain(value) for name, value in frame.to_dict("records")[0].items()}
+    ends = [name.removesuffix("_low") for name in row if name.endswith("_low")]
+    pairs = {f"{name}_ci": [row.pop(f"{name}_low"), row.pop(f"{name}_high")] for name in ends}
+    return row | pairs
 
 
 def plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ A sentence ranks two orders only where their intervals are apart, and speaks of 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ import pandas as pd
 
 from featcx_core.analysis.pictures import Pictures
 from featcx_core.metrics import METRICS
-from featcx_core.report.facets import comparison, reliability, shapley, significance
+from featcx_core.report.facets import comparison, reliability, shapley, significance, width
 from featcx_core.report.facets.maps import Limits
 from featcx_core.report.facets.pictures import picture_sections
 from featcx_core.report.facets.shapley import effective_words, overfitted_words
 from featcx_core.report.facets.substitution import read_substitution, substitution_section
 from featcx_core.report.page import Tile, view, write_page, write_tables
-from featcx_core.report.section import ORDER, Section
+from featcx_core.report.section import ORDER, Section, with_open
 from featcx_core.report.tables import Column, compare
 from featcx_core.wording import (
     Frames,
@@ -157,13 +158,13 @@ def run_sections(
         chosen: the order chosen for substitution; None: the best on validation.
         limits: of the pictures' colours.
     """
+    of_orders = [*reliability.SECTIONS, *shapley.SECTIONS, substitution_section(chosen), *comparison.SECTIONS]
     return [
         *picture_sections(pictures, limits),
-        *significance.SECTIONS,
-        *reliability.SECTIONS,
-        *shapley.SECTIONS,
-        substitution_section(chosen),
-        *comparison.SECTIONS,
+        *significance.SECTIONS[:1],
+        *width.SECTIONS,
+        *significance.SECTIONS[1:],
+        *(replace(section, flags=with_open(section.flags)) for section in of_orders),
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from featcx_core.metrics import METRICS, integer
 from featcx_core.report.figure_files import FigureFunction
 from featcx_core.report.tables import Column
-from featcx_core.wording import Frames
+from featcx_core.wording import Frames, open_orders
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class Section:
     widget: Callable[[Frames], dict[str, Any]] = lambda frames: {}
     paper: str = ""
     optional: bool = False
+
+
+def with_open(flags: Callable[[Frames], list[str]] = lambda frames: []) -> Callable[[Frames], list[str]]:
+    """The flags, and the orders whose values are not read."""
+    return lambda frames: [*flags(frames), *open_orders(frames)]
 
 
 def order_word(value: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from featcx_core.metrics import METRICS
-from featcx_core.wording import Frames, Row, with_interval
+from featcx_core.wording import Frames, Row, mark, with_interval
 
 
 class Cell(NamedTuple):
@@ -46,6 +46,8 @@ class Column:
         if isinstance(value, str) or self.show is None:
             return Cell(str(value), str(value), str(row[self.link]) if self.link else "")
         text = with_interval(row, self.name, self.show)
+        if self.name == "order":
+            text += mark(row.get("resolved"))
         return Cell(text, repr(float(value))) if math.isfinite(value) else Cell("–", "")
 
 

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from featcx_core.errors import InputError
@@ -14,7 +15,7 @@ from featcx_core.studies import measures
 from featcx_core.studies.claims import assess
 from featcx_core.studies.measures import spread
 from featcx_core.studies.prediction import Prediction, predict_performance
-from featcx_core.wording import Row
+from featcx_core.wording import Row, unresolved
 
 IDENTITY = ("target", "arch", "samples", "seed", "order")
 SCORES = ("train_accuracy", "test_accuracy", "train_loss", "test_loss", "feature_variance")
@@ -134,6 +135,9 @@ def over_seeds(sweep: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     sizes = rows.assign(unstable=~rows["overfitting_stable"], own=rows[columns[0]].notna())
     counted = sizes.groupby(OVER, sort=True).agg(seeds=("own", "sum"), unstable=("unstable", "sum")).reset_index()
     found = found.merge(counted, on=OVER)
+    if "resolved" in rows:  # a mean is resolved where it is in each of its targets
+        open_ = rows.assign(resolved=unresolved(rows)).groupby(OVER)["resolved"].any().reset_index()
+        found = found.merge(open_.assign(resolved=np.where(open_["resolved"], "no", None)), on=OVER)  # type: ignore[call-overload]
     single = found["seeds"] < 2
     for name in columns:
         own = [f"{name}_low", f"{name}_high"]

@@ -15,6 +15,7 @@ from featcx_core.errors import InputError
 Array = NDArray[np.float64]
 
 SHARES = ("reliable_share", "unreliable_share")
+CROSS_SEED = ("reliable_cross_seed", "unreliable_cross_seed")
 DESCRIPTION = ("target", "arch", "samples", "seed")
 GROUPS = ("arch", "samples")
 
@@ -112,7 +113,8 @@ def predict_performance(
 
     Args:
         frame: one row a (target, order): `target`, `arch`, `samples`, `seed`, `order`, `reliable_share`,
-            `unreliable_share` (fractions of Var[f]) and the column to predict, equal in all rows of a target.
+            `unreliable_share` (fractions of Var[f]) and the column to predict, equal in all rows of a target; where it has
+            `reliable_cross_seed` and `unreliable_cross_seed` throughout, these are taken for the shares.
         target: the column to predict, `test_accuracy` (a fraction) or `test_loss`; its unit is that of every error.
         groups: which of `arch` and `samples` to leave out, one level at a time; the scores of a group that is not
             named, or has a single level, are None.
@@ -127,7 +129,7 @@ def predict_performance(
         raise InputError(f"There is no group {_names(unknown)}: groups can hold 'arch' and 'samples'.")
     if splits < 1:
         raise InputError(f"The number of random splits is {splits}: give at least 1.")
-    nets, shares, measured = _pivot(frame, target, orders)
+    nets, shares, measured = _pivot(between_chains(frame), target, orders)
 
     log_samples = _standardise(np.log(nets[["samples"]].to_numpy(dtype=np.float64)))
     parabola = np.hstack([log_samples, _standardise(log_samples**2)])
@@ -178,6 +180,13 @@ def predict_performance(
         scores=pd.DataFrame([(*key, *score) for key, score in scores.items()], columns=["model", "split", "r2", "mae"]),
         held_out=pd.concat(held_out, ignore_index=True),
     )
+
+
+def between_chains(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with what two chains of disentanglers share of each part as the shares, where it tells that throughout."""
+    if not set(CROSS_SEED) <= set(frame) or frame[list(CROSS_SEED)].isna().any(axis=None):
+        return frame
+    return frame.assign(**{share: frame[column] for share, column in zip(SHARES, CROSS_SEED, strict=True)})
 
 
 def _pivot(frame: pd.DataFrame, target: str, orders: Iterable[int] | None) -> tuple[pd.DataFrame, Array, Array]:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from featcx_core.metrics import METRICS
+from featcx_core.wording import mark
 from flows.cli.terminal import print_table
 from tasks.env import Env
 from tasks.progress import Note, first_results, read_notes
@@ -139,7 +140,7 @@ def summary_table(results: dict[str, Any]) -> Table:
         marks = {
             "overfitting": "" if _clear(row) else "?",
             "residual": "!" if row["residual_rises"] else "",
-            "order": " ○" if row["resolved"] in ("no", "negative") else "",
+            "order": mark(row["resolved"]),
         }
         table.add_row(*(_cell(row[name], form) + marks.get(name, "") for name, (_, form) in columns.items()))
     return table
@@ -185,7 +186,9 @@ def comparison_table(results: dict[str, Any]) -> Table:
     for row in results["differences"]:
         ends = f"[{_cell(row['difference_low'], '.3g')}, {_cell(row['difference_high'], '.3g')}]"
         values = [_cell(row[name], ".3g") for name in ("original", "value", "difference")]
-        table.add_row(row["metric"], str(row["order"]), *values, ends, _cell(row["p_holm"], ".2g"))
+        table.add_row(
+            row["metric"], f"{row['order']}{mark(row['resolved'])}", *values, ends, _cell(row["p_holm"], ".2g")
+        )
     return table
 
 

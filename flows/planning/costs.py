@@ -234,11 +234,15 @@ def reliability(data: Images, components: Table, trunks: list[list[Net]], settin
 
 
 def decodability(
-    data: Images, components: Table, exemplary: list[Trained], settings: Any, ridges: Any, **_: Any
+    data: Images, components: Table, exemplary: list[Trained], settings: Any, ridges: Any, floors: int = 0, **_: Any
 ) -> Load:
     """Features of the exemplary nets, ridge maps from their moments, and bootstrap draws."""
     rows, d, c = components.rows, components.elements, components.shape[0]
-    nets, wanted, features = [*exemplary, exemplary[0]], 2 * components.players + 1, [e.shape[0] for e in exemplary]
+    nets, wanted, features = (
+        [*exemplary, *exemplary[:1] * floors],
+        2 * components.players + 1,
+        [e.shape[0] for e in exemplary],
+    )
     e = max(features)
     passes = tuple(forward(net.feature, data.shape, rows["pool"] + rows["test"], 125) for net in nets)
     each = 2.0 * len(nets) * (e * e * d / c + (components.players + 1) * e * d)
@@ -313,6 +317,7 @@ LOADS: dict[str, Callable[..., Load]] = {
     "substitution": substitution,
     "reliability": reliability,
     "decodability": decodability,
+    "wide_control": lambda **_: Load(seconds=0.2),
     "comparison": comparison,
     "pictures": pictures,
     "report": report,

@@ -32,10 +32,19 @@ def check(spec: RunSpec, store: Path) -> None:
 
 
 def check_budget(spec: RunSpec) -> None:
-    """Whether every disentangler and trunk is trained for more than the warm-up of its schedule."""
+    """Whether every disentangler and trunk is trained for more than its warm-up, and the controls have what they take."""
     from featcx_core.specs import shared_schedule
 
-    chains = spec.disentangler.chains
+    own, chains = spec.disentangler, spec.disentangler.chains
+    if own.wide_control and len(own.blocks) == 1:
+        raise InputError(
+            "disentangler.wide_control widens the second of disentangler.blocks, and there is one; give at least two."
+        )
+    if own.nulls > chains > 1 and own.continuation:
+        raise InputError(
+            f"{own.nulls} null targets would be the lowest nets of as many chains, of {chains} chains; lower "
+            "disentangler.nulls, or raise disentangler.chains."
+        )
     parts = {"disentangler": spec.disentangler} | (
         {"reliability": spec.reliability} if spec.reliability.enabled else {}
     )

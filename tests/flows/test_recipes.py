@@ -1,4 +1,4 @@
-"""What the recipe hands to each training: chains that share the draws, nets trained on beside deeper ones, a null target."""
+"""What the recipe hands to each training: chains that share the draws, nets trained on beside deeper ones, null targets."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from featcx_core.errors import InputError
-from featcx_core.specs import Numerics, RunSpec, drawn, shared_schedule, validate
-from flows.recipes import share
+from featcx_core.specs import Numerics, RunSpec, drawn, shared_schedule, starts_as_identity, validate
+from flows.recipes import share, wide
 from flows.running.preflight import check_budget
 
 
@@ -51,6 +51,17 @@ def test_chains_share_the_draws_and_differ_in_their_seeds():
     assert shared_schedule(spec(chains=1).disentangler, 0, 1).draws == 6000
 
 
+def test_rates_and_starts_go_by_depth_and_budget():
+    own = spec(rates=[0.02, 0.005], draws=[400_000, 300_000, 500_000]).disentangler
+    schedules = [shared_schedule(own, i, 2) for i in range(3)]
+    assert [schedule.lr for schedule in schedules] == [0.02, 0.005, 0.005]
+    assert [starts_as_identity(own, schedule) for schedule in schedules] == [False, True, False]  # 150,000 are not long
+    assert not any(starts_as_identity(spec(protocol="published").disentangler, one) for one in schedules)
+    submit, _ = recorded(draws=[400_000, 300_000, 500_000])
+    assert [net["identity"] for net in submit.nets("")] == [False, True, False]
+    assert [net["identity"] for net in submit.nets("continued")] == [True, False]
+
+
 def test_a_net_is_trained_on_as_the_deeper_one_beside_it_is():
     submit, (chains, shared, _) = recorded()
     for scope, nets in (("continued", submit.nets("")), ("chain 2 continued", submit.nets("chain 2"))):
@@ -60,24 +71,54 @@ def test_a_net_is_trained_on_as_the_deeper_one_beside_it_is():
     assert submit.stages[shared][2]["continued"] == chains.continued
 
 
-def test_the_null_target_is_the_first_net_and_goes_through_the_same():
-    submit, (chains, _, null) = recorded()
-    assert submit.stages[null][:2] == ("chains", "null")
-    assert {net["target"] for net in submit.nets("null chain 2")} == {chains.nets[0][0]}
-    own, other = submit.nets("chain 2 continued"), submit.nets("null chain 2 continued")
-    same = ("blocks", "width", "schedule", "seed", "identity")
-    assert [{name: net[name] for name in same} for net in own] == [{name: net[name] for name in same} for net in other]
+def test_null_targets_are_first_nets_and_go_through_the_same_with_seeds_of_their_own():
+    submit, (chains, _, nulls) = recorded(nulls=2)
+    assert [submit.stages[null][:2] for null in nulls] == [("chains", "null"), ("chains", "null 2")]
+    for k, scope in enumerate(("null", "null 2")):
+        assert {net["target"] for net in submit.nets(f"{scope} chain 2")} == {chains.nets[k][0]}
+        own, other = submit.nets("chain 2 continued"), submit.nets(f"{scope} chain 2 continued")
+        same = ("blocks", "width", "schedule", "identity")
+        assert [{name: net[name] for name in same} for net in own] == [
+            {name: net[name] for name in same} for net in other
+        ]
+    nets = [
+        net
+        for scope in ("", "chain 2", "null", "null chain 2", "null 2", "null 2 chain 2")
+        for net in submit.nets(scope)
+    ]
+    assert len({net["seed"] for net in nets}) == len(nets) == 18
+
+
+def test_the_wide_control_is_the_second_order_at_twice_the_width_by_the_same_protocol():
+    submit, own = Recorded(), spec(wide_control=True)
+    node = wide(submit, own, "data", "target", Numerics(), "shared")
+    for scope in ("wide", "wide chain 2"):
+        nets = submit.nets(scope)
+        assert [(net["blocks"], net["width"]) for net in nets] == [(1, 32), (2, 32)]
+        assert [net["schedule"] for net in nets] == [shared_schedule(own.disentangler, i, 2) for i in range(2)]
+    name, _, arguments = submit.stages[node]
+    assert (name, arguments["chains"], arguments["width"]) == ("wide_control", "shared", 32)
+    assert submit.stages[arguments["wide"]][:2] == ("chains", "wide")
+    with pytest.raises(InputError, match=r"the second of disentangler\.blocks, and there is one"):
+        check_budget(spec(wide_control=True, blocks=[2]))
+
+
+def test_there_are_no_more_null_targets_than_chains():
+    with pytest.raises(InputError, match=r"3 null targets.* of 2 chains"):
+        check_budget(spec(nulls=3))
+    check_budget(spec(nulls=3, chains=3))
+    check_budget(spec(nulls=2, chains=1))  # of one chain nothing is told apart, and no null target is needed
 
 
 def test_what_is_switched_off_is_not_trained():
-    submit, (chains, _, null) = recorded(continuation=False)
-    assert null is None
+    submit, (chains, _, nulls) = recorded(continuation=False)
+    assert nulls == []
     assert chains.continued == [[], []]
     assert len(submit.stages) == 7
-    submit, (_, _, null) = recorded(chains=1)
-    assert null is None
-    submit, (_, _, null) = recorded(blocks=[2])
-    assert null is None
+    submit, (_, _, nulls) = recorded(chains=1)
+    assert nulls == []
+    submit, (_, _, nulls) = recorded(blocks=[2])
+    assert nulls == []
     assert len(submit.stages) == 3
 
 

@@ -124,7 +124,7 @@ def test_extraction_and_reliability(mnist, nets, tmp_path):
             tables[device],
             tables[device],
             [nets[0].feature],
-            trunks[0].psi,
+            [trunks[0].psi],
             lambda _, samples, device=device: mnist.normalise(mnist.train_images[samples].to(device)),
             ridges=[1e-3, 1e-2],
             bootstrap=100,

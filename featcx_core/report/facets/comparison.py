@@ -22,7 +22,7 @@ MARKERS = ("o", "s", "^", "D")
 
 
 def draw_comparison(frames: Frames, theme: Theme = LIGHT, coverage: float | None = None) -> Figure:
-    """Differences from the original with intervals, a panel a metric; filled where the adjusted p is below 0.05."""
+    """Differences from the original with intervals, a panel a metric; filled where resolved and the adjusted p below 0.05."""
     frame = frames["comparison"]
     metrics = [metric for metric in COMPARED if (frame["metric"] == metric).any()]
     rows = -(-len(metrics) // 2)
@@ -56,7 +56,7 @@ def draw_comparison(frames: Frames, theme: Theme = LIGHT, coverage: float | None
     for axis in axes[len(metrics) :]:
         axis.set_visible(False)
     count = int(frame["adjusted_over"].iloc[0])
-    foot = f"filled: p < {LEVEL} after Holm's adjustment over {count} comparisons; paired draws"
+    foot = f"filled: p < {LEVEL} after Holm's adjustment over {count} comparisons, the order resolved; paired draws"
     return finish(figure, theme, axes[:1], f"{foot_line(frames, coverage, 'pool', 'seen', 'test')}; {foot}", columns=4)
 
 

@@ -24,9 +24,11 @@ from featcx_core.report.section import ORDER, Section, columns
 from featcx_core.report.tables import Column
 from featcx_core.wording import (
     Frames,
+    Row,
     listed,
     number,
     ranked,
+    readable,
     records,
     top_row,
     with_interval,
@@ -77,12 +79,12 @@ def _decodability(axis: Axes, theme: Theme, frame: pd.DataFrame) -> None:
         rows = frame[frame["quantity"] == quantity].sort_values("order")
         name = {"component": "component c", "phi": "disentangler Φ"}[quantity]
         points(axis, x + shift, rows, "decodability", theme.series[colour], name, marker)
-        floor = f"{name}: floor (untrained net)"
+        floor = f"{name}: floor (untrained nets)"
         points(axis, x + shift, rows, "floor", theme.series[colour], floor, marker, ":", thin=True, filled=False)
     for row in frame[frame["quantity"] == "feature"].to_dict("records"):
         axis.axhline(row["decodability"], color=theme.ink, linewidth=1.6, linestyle="--", label="feature f")
         axis.axhline(
-            row["floor"], color=theme.ink, linewidth=1, linestyle=":", label="feature f: floor (untrained net)"
+            row["floor"], color=theme.ink, linewidth=1, linestyle=":", label="feature f: floor (untrained nets)"
         )
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axis.set_ylim(bottom=min(0, axis.get_ylim()[0] if frame["decodability"].min() < 0 else 0))
@@ -110,19 +112,27 @@ def read_reliability(frames: Frames) -> str:
     """The range of the reliability ratio, and where decodability passes the floor of an untrained net."""
     parts = []
     if "reliability" in frames:
-        rows = sorted(records(frames, "reliability"), key=lambda row: float(row["reliability"]))
+        every = records(frames, "reliability")
+        rows = sorted(readable(every) or every, key=lambda row: float(row["reliability"]))
         ends = [f"{with_interval(row, 'reliability', number)} at order {row['order']}" for row in (rows[0], rows[-1])]
         parts.append(f"the reliability ratio runs from {' to '.join(ends)}")
     if "decodability" in frames:
         rows = [row for row in records(frames, "decodability") if row["quantity"] == "component"]
-        top, tied = top_row(rows, "decodability")
-        above = [row["order"] for row in rows if row["decodability_low"] > row["floor_high"]]
-        parts.append(
-            f"the most decodable component is that of order {top['order']} ({with_interval(top, 'decodability')}, "
-            f"{ranked(rows, tied)}), and decodability lies above the untrained net's floor at "
-            f"{listed(above) if above else 'no order'}"
-        )
+        parts.append(_decodable(readable(rows)))
     return f"In this run {'; '.join(parts)}."
+
+
+def _decodable(rows: list[Row]) -> str:
+    """The most decodable of the resolved components, and which pass the floor."""
+    if not rows:
+        return "no order is resolved, so no component is called decodable"
+    top, tied = top_row(rows, "decodability")
+    above = [row["order"] for row in rows if row["decodability_low"] > row["floor_high"]]
+    return (
+        f"the most decodable component is that of order {top['order']} ({with_interval(top, 'decodability')}, "
+        f"{ranked(rows, tied)}), and decodability lies above the untrained nets' floor at "
+        f"{listed(above) if above else 'no order'}"
+    )
 
 
 SECTIONS = (

@@ -21,6 +21,7 @@ from featcx_core.report.canvas import (
     foot_line,
     heat_map,
     level,
+    marked,
     order_axis,
     panels,
     points,
@@ -82,7 +83,7 @@ def draw_interactions(frames: Frames, theme: Theme = LIGHT, coverage: float | No
         axis,
         theme,
         values,
-        [str(order) for order in orders],
+        marked(frames, orders),
         show,
         "interaction (nats of loss decrease)",
         clear,
@@ -220,22 +221,26 @@ def read_shapley(frames: Frames) -> str:
 
 def read_interactions(frames: Frames) -> str:
     """The strongest interaction on seen images, and how many lie clearly above and below zero on each split."""
-    rows = records(frames, "interactions")
-    if not rows:
+    every = records(frames, "interactions")
+    if not every:
         return (
             "In this run no pair of orders was measured: it takes two orders, and above 14 coalitions are only sampled."
         )
+    rows = readable(every)
+    if not rows:
+        return "In this run no two orders are resolved, so no interaction is read."
     top = max((row for row in rows if row["split"] == "seen"), key=lambda row: abs(float(row["interaction"])))
     parts = []
     for split in ("seen", "test"):
         own = [row for row in rows if row["split"] == split]
         above, below = sum(row["interaction_low"] > 0 for row in own), sum(row["interaction_high"] < 0 for row in own)
         parts.append(f"on {split} images {above} lie above zero and {below} below")
+    of = "" if len(rows) == len(every) else " of resolved orders"
     change = "more" if top["interaction"] > 0 else "less"
     return (
         f"In this run the strongest interaction on seen images is that of {listed([top['a'], top['b']])} with "
         f"{with_interval(top, 'interaction', number)} nats (they lower the loss {change} together than apart), and of "
-        f"{len(rows) // 2} pairs {', '.join(parts)}, judged by intervals not adjusted for their number."
+        f"{len(rows) // 2} pairs{of} {', '.join(parts)}, judged by intervals not adjusted for their number."
     )
 
 

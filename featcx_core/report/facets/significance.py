@@ -22,6 +22,7 @@ from featcx_core.report.canvas import (
     foot_line,
     heat_map,
     level,
+    marked,
     order_axis,
     panels,
     points,
@@ -136,7 +137,7 @@ def not_resolved(frames: Frames) -> list[str]:
             "One chain of disentanglers: how much of a component another seed gives again is not known, so nothing is told "
             "apart and no order is resolved; set disentangler.chains=2."
         )
-    elif "resolved" in rows[0] and rows[0]["resolved"] is None:
+    elif "resolved" in rows[0] and not isinstance(rows[0]["resolved"], str):
         found.append("What depth adds over training was not asked here (of the target alone it is, with continuation).")
     return found
 
@@ -170,7 +171,7 @@ def draw_covariance(frames: Frames, theme: Theme = LIGHT, coverage: float | None
     """Covariances between components and the residual, as per cent of Var[f]."""
     frame = frames["covariance"]
     names = [str(name) for name in frame["a"].unique()]
-    shown = ["Δf" if name == "residual" else name for name in names]
+    shown = [*marked(frames, [int(name) for name in names if name != "residual"]), "Δf"]
     values = 100 * frame.pivot(index="a", columns="b", values="covariance").loc[names, names].to_numpy(float)
     figure, (axis,) = panels(theme, height=4.4)
     show = lambda value: "0.0" if abs(value) < 0.05 else f"{value:.1f}".replace("-", "−")  # noqa: E731

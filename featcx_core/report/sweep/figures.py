@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentF
 
 from featcx_core.report.canvas import LIGHT, TEXT, Theme, finish, level, order_axis, panels, points
 from featcx_core.report.complexity.figures import MARKERS, ramp
-from featcx_core.wording import Frames, significance_of
+from featcx_core.wording import Frames, significance_of, unresolved
 
 ACROSS = 3  # panels beside each other
 SHARES = ("significance", "decodability", "overfitting")
@@ -143,6 +143,8 @@ def foot(frames: Frames, coverage: float | None, name: str) -> str:
         words.append(f"dots: each seed; line: mean; {drawn}: lowest to highest seed")
     elif name and coverage is not None and f"{name}_low" in sweep and sweep[f"{name}_low"].notna().any():
         words.append(f"whiskers: {100 * coverage:g}% bootstrap over images, of each target alone")
+    if name in frames and unresolved(frames[name]).any():
+        words.append("open: not resolved with some seed")
     if name == "overfitting" and (unstable := int((~sweep["overfitting_stable"]).sum())):
         words.append(f"{unstable} of {len(sweep)} values unstable and left out")
     return "; ".join(words)
@@ -166,16 +168,16 @@ def _line(
         axis.fill_between(place, low, high, color=colour, alpha=0.16, linewidth=0)
         dots = [x[order] for order in own["order"]]
         axis.plot(dots, own[name], marker, color=colour, markersize=4, alpha=0.45, linestyle="none")
-        rows = rows[["order", name]]
+        rows = rows[[column for column in ("order", name, "resolved") if column in rows]]
     points(axis, place, rows, name, colour, label, marker)
 
 
 def _floor(axis: Axes, theme: Theme, rows: pd.DataFrame, x: dict[int, float]) -> None:
-    """The range over targets of what an untrained net's features give."""
+    """The range over targets of what untrained nets' features give."""
     over = rows.dropna(subset="decodability_floor").groupby("order")["decodability_floor"].agg(["min", "mean", "max"])
     place = [x[int(str(order))] for order in over.index]
     axis.fill_between(place, over["min"], over["max"], color=theme.muted, alpha=0.3, linewidth=0)
-    axis.plot(place, over["mean"], color=theme.muted, linestyle=":", linewidth=2, label="floor (untrained net)")
+    axis.plot(place, over["mean"], color=theme.muted, linestyle=":", linewidth=2, label="floor (untrained nets)")
 
 
 def _outer(theme: Theme, axes: Sequence[Axes], ylabel: str, xlabel: str) -> None:

@@ -9,7 +9,18 @@ import pandas as pd
 
 from featcx_core.report.sweep.claim_readings import overall, value_of
 from featcx_core.studies.claims import CONTRADICTED, OPEN, SUPPORTED
-from featcx_core.wording import Frames, listed, number, percent, plural, records, significance_of, words
+from featcx_core.wording import (
+    CIRCLE,
+    Frames,
+    listed,
+    number,
+    percent,
+    plural,
+    records,
+    significance_of,
+    unresolved,
+    words,
+)
 
 FULL = 3  # statements whose measures the summary gives
 MANY = 6  # names that a sentence lists
@@ -68,6 +79,8 @@ def doubts(frames: Frames, failed: Mapping[str, str]) -> str:
     unstable, rises = int((~sweep["overfitting_stable"]).sum()), int(targets["residual_rises"].sum())
     if unstable:
         found.append(f"{unstable} of {len(sweep)} over-fitting levels are unstable and left out")
+    if open_ := int(unresolved(sweep).sum()):
+        found.append(f"{open_} of {len(sweep)} orders are not resolved at this budget and width, and not read")
     if rises:
         found.append(f"the residual rises with the order in {plural(rises, 'target')}, a failure of optimisation")
     if "reliability" not in frames and "decodability" not in frames:
@@ -84,13 +97,18 @@ def over_sizes(frames: Frames, name: str, noun: str, show: Callable[[float], str
     """What the lowest and highest order have at the smallest and largest size, averaged over groups."""
     column = significance_of(frames[name]) if name == "significance" else name
     frame = frames[name].dropna(subset=column)
-    sizes, orders = sorted(frame["samples"].unique()), sorted(frame["order"].unique())
+    if frame.empty:
+        return f"In this sweep {noun} has no stable value at any order."
+    if name != "significance":  # whose value says how little is there
+        frame = frame[~unresolved(frame)]
+    sizes = sorted(frame["samples"].unique())
     mean = frame.groupby(["samples", "order"])[column].mean()
     if not sizes:
-        return f"In this sweep {noun} has no stable value at any order."
+        return f"In this sweep no order is resolved, so {noun} is read at none."
 
     def at(size: int) -> str:
-        known = [order for order in dict.fromkeys((orders[0], orders[-1])) if (size, order) in mean.index]
+        orders = sorted(frame[frame["samples"] == size]["order"].unique())
+        known = dict.fromkeys((orders[0], orders[-1]))
         return " and ".join(f"{show(float(mean[size, order]))} at order {order}" for order in known)
 
     groups = frame["group"].nunique()
@@ -105,7 +123,7 @@ def decodability(frames: Frames) -> str:
     """Decodability beside its floor."""
     floor = frames["decodability"]["decodability_floor"]
     text = over_sizes(frames, "decodability", "decodability").rstrip(".")
-    return f"{text}; the untrained net's floor lies between {percent(floor.min())} and {percent(floor.max())}."
+    return f"{text}; the untrained nets' floor lies between {percent(floor.min())} and {percent(floor.max())}."
 
 
 def accuracy(frames: Frames) -> str:
@@ -150,6 +168,16 @@ def few_rows(frames: Frames) -> list[str]:
             "alone, and that with care."
         ]
     return []
+
+
+def open_orders(frames: Frames) -> list[str]:
+    """How many orders of how many targets are not resolved, which are left out where orders are read or ranked."""
+    sweep = frames["sweep"]
+    rows = sweep[unresolved(sweep)]
+    if rows.empty:
+        return []
+    own = [f"order {order} in {plural(int(count), 'target')}" for order, count in rows.groupby("order").size().items()]
+    return [f"{CIRCLE}: not resolved at this budget and width, and not read or ranked: {words(own)}."]
 
 
 def rising(frames: Frames) -> list[str]:

@@ -41,6 +41,7 @@ SEED, SEEDS = Column("seed", "seed", str), Column("seeds", "seeds", _count)
 def _by_order(name: str, title: str, about: str, label: str, noun: str, paper: str, **more: Any) -> Section:
     """A metric by order, a line a size."""
     own = [metric for metric in METRICS if metric.sweep == name]
+    flags = more.pop("flags", lambda frames: [])
     columns: list[Column] = [Ranged(metric.name, metric.heading, metric.show) for metric in own]
     if name == "overfitting":
         columns.append(Column("unstable", "unstable values", _count))
@@ -53,6 +54,7 @@ def _by_order(name: str, title: str, about: str, label: str, noun: str, paper: s
         {name: (GROUP, SAMPLES, ORDER, *columns, SEEDS)},
         wide=True,
         paper=paper,
+        flags=lambda frames: [*flags(frames), *readings.open_orders(frames)],
         **more,
     )
 

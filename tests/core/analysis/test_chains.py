@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from featcx_core.analysis.chains import Chains, chain_frame, chain_moments, cross_seed, gain, residual
+from featcx_core.analysis.chains import Chains, chain_moments, cross_seed, gain, residual
 from featcx_core.analysis.components import ComponentTable
+from featcx_core.analysis.depth import chain_frame
 from featcx_core.analysis.significance import measure_significance
 from featcx_core.store.record import Record
 
@@ -107,17 +108,17 @@ def test_bootstrap_draws_are_those_of_the_components(tmp_path):
     np.testing.assert_allclose(result.orders.reproducible_share, result.orders.cross_seed / result.orders.significance)
     found.record().save(tmp_path)
     again = Chains.of(Record.load(tmp_path))
-    pd.testing.assert_frame_equal(chain_frame(again, None, 0.9), chain_frame(found, None, 0.9))
+    pd.testing.assert_frame_equal(chain_frame(again, [], 0.9), chain_frame(found, [], 0.9))
 
 
 def test_what_cannot_be_known_is_nothing():
     f, phi, before = made(1)
-    alone = chain_frame(found_of(f, phi, before), None, 0.95)
+    alone = chain_frame(found_of(f, phi, before), [], 0.95)
     assert alone.cross_seed.isna().all()
     assert alone[["cross_seed_low", "gain_low", "residual_high"]].isna().all(axis=None)
     assert alone.resolved.isna().all()
     f, phi, before = made(2)
-    unfinished = chain_frame(found_of(f, phi, []), None, 0.95)
+    unfinished = chain_frame(found_of(f, phi, []), [], 0.95)
     assert unfinished.cross_seed_low.notna().all()
     assert unfinished.gain.isna().all()
     assert unfinished.resolved.isna().all()
@@ -127,13 +128,13 @@ def test_what_cannot_be_known_is_nothing():
 
 def test_resolved_needs_both_to_pass_zero_and_the_null_target():
     real, nothing = found_of(*made(2, parts=(1.0, 0.6, 0.01))), found_of(*made(2, parts=(1.0, 0.0, 0.0), seed=1))
-    assert chain_frame(real, nothing, 0.95).resolved.tolist() == ["yes", "yes", "no"]  # its noise drowns the third
-    assert chain_frame(nothing, nothing, 0.95).resolved.tolist() == ["yes", "no", "no"]
-    assert chain_frame(real, real, 0.95).resolved.tolist() == ["yes", "no", "no"]  # no more than its own floor
+    assert chain_frame(real, [nothing], 0.95).resolved.tolist() == ["yes", "yes", "no"]  # its noise drowns the third
+    assert chain_frame(nothing, [nothing], 0.95).resolved.tolist() == ["yes", "no", "no"]
+    assert chain_frame(real, [real], 0.95).resolved.tolist() == ["yes", "no", "no"]  # no more than its own floor
     clear = found_of(*made(2, noise=0.03))
-    assert chain_frame(clear, nothing, 0.95).resolved.tolist() == ["yes", "yes", "yes"]
+    assert chain_frame(clear, [nothing], 0.95).resolved.tolist() == ["yes", "yes", "yes"]
     trained_on = found_of(*made(2, noise=0.03, lag=0.0))  # the net before, trained on, does as well
-    assert chain_frame(trained_on, nothing, 0.95).resolved.tolist() == ["yes", "no", "no"]
+    assert chain_frame(trained_on, [nothing], 0.95).resolved.tolist() == ["yes", "no", "no"]
 
 
 def test_a_net_that_does_worse_than_the_shallower_one_trained_on_is_negative():
@@ -141,4 +142,4 @@ def test_a_net_that_does_worse_than_the_shallower_one_trained_on_is_negative():
     worse = 0.5 * torch.randn(N, 3, 2, 2, generator=torch.Generator().manual_seed(5))
     phi = [[own[0], own[1] + worse, own[2]] for own in phi]
     found, floor = found_of(f, phi, before), found_of(*made(4, parts=(1.0, 0.0, 0.0), seed=1))
-    assert chain_frame(found, floor, 0.95).resolved.tolist()[1] == "negative"
+    assert chain_frame(found, [floor], 0.95).resolved.tolist()[1] == "negative"

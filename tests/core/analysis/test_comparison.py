@@ -126,3 +126,33 @@ def test_paired_gain_by_counting_and_mcnemars_exact_test():
         0,
         1.0,
     )
+
+
+def test_an_order_is_read_where_both_networks_resolve_it_and_its_significance_where_one_does():
+    def told(*resolved):
+        return network()._replace(resolved=resolved)
+
+    for first, second, significance, other in (
+        ("yes", "yes", "yes", "yes"),
+        ("yes", "no", "yes", "no"),
+        ("no", None, "no", "no"),
+        ("negative", "no", "no", "no"),
+        ("yes", None, "yes", "yes"),
+        (None, None, None, None),
+    ):
+        frame = compare_networks(told("yes", first), {"v": told("yes", second)}, 0.95)
+        at = frame[frame.order == 7].set_index("metric").resolved
+        rest = at.drop("cross_seed")
+        assert at["cross_seed"] == significance if significance else at.isna().all()
+        assert (rest == other).all() if other else rest.isna().all()
+
+
+def test_no_sentence_speaks_of_an_order_that_is_not_resolved():
+    original = network()._replace(resolved=("yes", "no"))
+    frame = compare_networks(original, {"distilled": network(9.0, seed=1)._replace(resolved=(None, "no"))}, 0.95)
+    assert (frame.p_holm < 0.05).all()
+    text = " ".join(changes(frame, "distilled"))
+    assert "up at order 4" in text
+    assert "7" not in text.replace("order 4", "")
+    nothing = compare_networks(original, {"v": network()._replace(resolved=(None, "no"))}, 0.95)
+    assert changes(nothing, "v")[0].startswith("No metric differs at any resolved order")

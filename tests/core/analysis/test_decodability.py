@@ -56,12 +56,17 @@ def tables(seed: int = 0):
     return table(pool), table(test), {"pool": images[pool], "test": images[test]}, maps, noise
 
 
-def measured():
+def blind(seed: int):
+    """A net that mixes channels at random and sees two of them, without their signs."""
+    mix = torch.randn(6, 6, generator=torch.Generator().manual_seed(seed))
+    return lambda x: torch.einsum("oc,nchw->nohw", mix, x).abs()[:, :2]
+
+
+def measured(untrained=(8,)):
     pool, test, images, *_ = tables()
-    blind = torch.randn(6, 6, generator=torch.Generator().manual_seed(8))
     nets = [lambda x: x, lambda x: x[:, :3]]
     return measure_decodability(
-        pool, test, nets, lambda x: torch.einsum("oc,nchw->nohw", blind, x).abs()[:, :2], lambda s, i: images[s][i],
+        pool, test, nets, [blind(seed) for seed in untrained], lambda s, i: images[s][i],
         ridges=RIDGES, bootstrap=200, confidence=0.9, seed=0,
     )  # fmt: skip
 
@@ -104,3 +109,14 @@ def test_draws_are_those_of_the_components():
     assert result.draws["decodability"].shape == (200, 2)
     component = result.orders[result.orders.quantity == "component"]
     np.testing.assert_allclose(np.quantile(result.draws["decodability"], 0.05, axis=0), component.decodability_low)
+
+
+def test_the_floor_is_the_mean_of_untrained_nets_with_their_spread():
+    each = [measured((seed,)).orders for seed in (8, 9, 10)]
+    several, alone = measured((8, 9, 10)).orders, measured(()).orders
+    np.testing.assert_allclose(several.floor, np.mean([one.floor for one in each], 0), atol=1e-6)
+    apart = np.std([one.floor for one in each], axis=0, ddof=1)
+    assert (several.floor_high - several.floor_low > apart).mean() > 0.5  # nets differ by more than images move each
+    np.testing.assert_allclose(several.decodability, each[0].decodability)
+    assert alone.floor.isna().all()
+    np.testing.assert_allclose(alone.decodability_low, each[0].decodability_low)

@@ -198,6 +198,13 @@ def test_of_two_chains_the_mean_is_read_and_their_spread_told(case):
         both.reliability_variance, (alone[0].reliability - alone[1].reliability) ** 2 / 4, rtol=1e-3
     )
     assert alone[0].reliability_variance.isna().all()
+    # the other chain's c^reli is half of the first's and c the same: Cov[r, r/2], and Cov[c − r, c − r/2] by expansion
+    own = alone[0]
+    np.testing.assert_allclose(both.reliable_cross_seed, own.reliable_share / 2, rtol=1e-3)
+    c = np.array([maps[:, i].reshape(30, -1).var(0).sum() for i in range(2)]) / maps.sum(1).reshape(30, -1).var(0).sum()
+    between = (c + own.reliable_share - own.unreliable_share) / 2
+    np.testing.assert_allclose(both.unreliable_cross_seed, c - 1.5 * between + own.reliable_share / 2, rtol=1e-3)
+    assert own[["reliable_cross_seed", "unreliable_cross_seed"]].isna().all(axis=None)
 
 
 def test_inverse_maps_shrink_nothing(case):

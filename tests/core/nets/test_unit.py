@@ -82,7 +82,7 @@ def analysed(digits, nets, folder, a: float, b: float) -> dict[str, np.ndarray]:
         tables["pool"], [trunks], [back], lambda samples: read("pool", samples), rounds=2, **intervals
     ).orders
     decodable = measure_decodability(
-        tables["pool"], tables["test"], [other], other, read, ridges=(1e-3, 1.0), **intervals
+        tables["pool"], tables["test"], [other], [other], read, ridges=(1e-3, 1.0), **intervals
     ).orders
     values = shapley_values(coalition_losses(tables["test"], restored)).mean(0)
     return {

@@ -16,7 +16,7 @@ from featcx_core.report.canvas import DARK, LIGHT
 from featcx_core.report.facets.substitution import draw_substitution
 from featcx_core.report.figure_files import save, svg
 from featcx_core.report.run import run_sections
-from tests.made_frames import ORDERS, measured, reliability, troubled
+from tests.made_frames import ORDERS, measured, reliability, troubled, wide
 
 FIGURES = {section.name: section.figure for section in run_sections() if section.name != "comparison"}
 NAMES = list(FIGURES)
@@ -42,7 +42,7 @@ def labels(figure):
 
 @pytest.fixture(params=["measured", "troubled"])
 def frames(request):
-    return {"measured": {**measured(), **reliability()}, "troubled": troubled()}[request.param]
+    return {"measured": {**measured(), **reliability(), **wide()}, "troubled": troubled() | wide()}[request.param]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -74,7 +74,7 @@ def test_the_dark_file_is_what_the_dark_theme_draws(name, frames, tmp_path):
 
 
 def test_threads_draw_the_same_as_one_alone_and_leave_matplotlib_as_it_was():
-    frames, before = {**measured(), **reliability()}, dict(matplotlib.rcParams)
+    frames, before = {**measured(), **reliability(), **wide()}, dict(matplotlib.rcParams)
     alone = [svg(draw(name, frames)) for name in NAMES]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda name: svg(draw(name, frames)), NAMES))
@@ -121,7 +121,7 @@ def test_texts_lie_within_the_figure_and_legends_off_the_data(name, frames):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_n_and_coverage_are_told(name):
-    figure = draw(name, {**measured(), **reliability()})
+    figure = draw(name, {**measured(), **reliability(), **wide()})
     foot = figure.get_supxlabel()
     assert foot.startswith("n = ")
     whiskers = name not in ("residuals", "covariance", "substitution")
@@ -252,7 +252,7 @@ def test_reliability_stands_beside_decodability_with_floors():
     frame = frames["decodability"]
     component = frame[frame["quantity"] == "component"]
     np.testing.assert_allclose(line(right, "component c").get_ydata(), component["decodability"])
-    floor = line(right, "component c: floor (untrained net)")
+    floor = line(right, "component c: floor (untrained nets)")
     np.testing.assert_allclose(floor.get_ydata(), component["floor"])
     assert to_hex(floor.get_markerfacecolor()) == LIGHT.paper
     np.testing.assert_allclose(line(right, "feature f").get_ydata(), 0.6)

@@ -7,11 +7,31 @@ import re
 import numpy as np
 from matplotlib.colors import to_hex
 
+from featcx_core.metrics import METRICS
 from featcx_core.report.canvas import LIGHT
-from featcx_core.report.facets.shapley import draw_effectiveness, effective_words, overfitted_words, read_effectiveness
+from featcx_core.report.facets.reliability import read_reliability
+from featcx_core.report.facets.shapley import (
+    draw_effectiveness,
+    effective_words,
+    overfitted_words,
+    read_effectiveness,
+    read_interactions,
+)
 from featcx_core.report.facets.significance import draw_significance, not_resolved, read_significance
-from featcx_core.report.run import summary
-from tests.made_frames import measured
+from featcx_core.report.facets.width import read_width
+from featcx_core.report.frames import with_resolved
+from featcx_core.report.run import run_sections, summary
+from featcx_core.report.section import ORDER, columns
+from featcx_core.report.sweep.readings import doubts, open_orders, over_sizes
+from featcx_core.report.tables import table_of
+from featcx_core.studies.frames import frames_of
+from featcx_core.wording import number, unresolved
+from flows.cli.display import comparison_table, summary_table
+from flows.showing import overview
+from tests.made_frames import measured, reliability, wide
+from tests.made_sweeps import made
+
+DRAWN = {section.name: section.figure for section in run_sections()}
 
 
 def resolved(*words):
@@ -65,7 +85,91 @@ def test_bars_and_markers_of_unresolved_orders_are_open():
     bars = figure.axes[0].containers[0].patches
     paper = LIGHT.paper
     assert [to_hex(bar.get_facecolor()) == to_hex(paper) for bar in bars] == [False, False, True, True]
-    assert "open: not resolved" in figure.get_supxlabel()
+    assert "open (○): not resolved" in figure.get_supxlabel()
     lines = draw_effectiveness(frames).axes[0].lines
     hollow = [line for line in lines if len(line.get_xdata()) == 2 and list(line.get_xdata()) == [2, 3]]
     assert any(to_hex(line.get_markerfacecolor()) == to_hex(paper) for line in hollow)
+
+
+def with_words(*words):
+    """A run with reliability whose frames carry the words that significance has, as a run's do."""
+    frames = resolved(*words) | reliability()
+    return with_resolved({name: frame.drop(columns="resolved", errors="ignore") if name != "significance" else frame
+                          for name, frame in frames.items()})  # fmt: skip
+
+
+def test_every_metric_of_an_order_carries_whether_it_is_resolved():
+    frames = with_words("yes", "yes", "no", None)
+    for name in ("reliability", "effectiveness", "substitution"):
+        assert unresolved(frames[name]).tolist() == [False, False, True, False]
+    decodable = frames["decodability"].set_index(["quantity", "order"])
+    assert decodable.loc[("component", 13), "resolved"] == "no"
+    assert decodable.drop("component").resolved.isna().all()  # Φ and f are no components
+    pairs = frames["interactions"]
+    assert (unresolved(pairs) == ((pairs.a == 13) | (pairs.b == 13)).to_numpy()).all()
+    rows = table_of("", frames["effectiveness"], (ORDER, *columns("effectiveness"))).rows
+    assert [row[0].text for row in rows] == ["4", "7", "13 ○", "25"]
+    for name in ("covariance", "interactions"):
+        shown = {text.get_text() for text in DRAWN[name](frames).axes[0].get_xticklabels()}
+        assert "13 ○" in shown
+        assert "25" in shown
+
+
+def test_decodability_and_interactions_are_read_of_resolved_orders_alone():
+    frames = with_words("no", "yes", "yes", "no")
+    text = read_reliability(frames)
+    assert "most decodable component is that of order 7" in text  # order 4 is, but is not resolved
+    assert not re.search(r"\border 4\b|\borders 4\b|\b25\b", text)
+    pairs = frames["interactions"]
+    pairs.loc[(pairs.a == 4) & (pairs.b == 25), "interaction"] = -9.0
+    text = read_interactions(frames)
+    assert "orders 7 and 13" in text
+    assert "of 1 pairs of resolved orders" in text
+    assert "no interaction is read" in read_interactions(with_words("yes", "no", "no", "no"))
+    assert "no component is called decodable" in read_reliability(with_words("no", "no", "no", "negative"))
+
+
+def test_terminal_and_ui_mark_what_the_report_draws_open():
+    row = {metric.name: None for metric in METRICS} | {"order": 13, "residual_rises": False, "overfitting_ci": [0, 1],
+                                                       "overfitting_stable": False}  # fmt: skip
+    rows = [row | {"resolved": word} for word in ("yes", "no", "negative", None)]
+    assert [shown["order"] for shown in overview(rows)] == ["13", "13 ○", "13 ○", "13"]
+    cells = summary_table({"orders": rows}).columns[0].cells
+    assert list(cells) == ["13", "13 ○", "13 ○", "13"]
+    difference = {"metric": "cross_seed", "order": 13, "resolved": "no"} | dict.fromkeys(
+        ("original", "value", "difference", "difference_low", "difference_high", "p_holm")
+    )
+    assert list(comparison_table({"differences": [difference]}).columns[1].cells) == ["13 ○"]
+
+
+def test_a_wide_control_is_told_by_its_interval():
+    for low, high, words in (
+        (0.01, 0.03, "this much width does not do what depth does"),
+        (-0.03, -0.01, "width does more here than depth"),
+        (-0.01, 0.03, "tells neither apart"),
+    ):
+        frames = resolved("yes", "yes", "yes", "no") | wide(low, high)
+        assert words in read_width(frames)
+        assert "order 7 at twice the width (32) leaves 14.0% [12.0%, 16.0%]" in read_width(frames)
+    drawn = {line.get_label(): line for line in DRAWN["wide_control"](frames).axes[0].containers}
+    assert "order 7 at width 32" in drawn
+
+
+def test_a_sweep_reads_no_order_that_is_not_resolved():
+    """Of two seeds one does not resolve order 13: drawn open, not read, and told under its section."""
+    table = made(seeds=(0, 1))
+    table["resolved"] = "yes"
+    table.loc[(table.order == 25) | ((table.order == 13) & (table.seed == 1)), "resolved"] = "no"
+    frames, _ = frames_of(table, (), {}, 0.95)
+    effective = frames["effectiveness"]
+    assert (unresolved(effective) == effective.order.isin([13, 25]).to_numpy()).all()
+    text = over_sizes(frames, "effectiveness", "effectiveness", number)
+    assert "at order 7" in text
+    assert not re.search(r"order (13|25)", text)
+    assert "at order 25" in over_sizes(frames, "significance", "significance")  # whose value says how little is there
+    assert open_orders(frames)[0].startswith("○: not resolved")
+    assert "order 25 in 6 targets" in open_orders(frames)[0]
+    assert "9 of 24 orders are not resolved" in doubts(frames, {})
+    table["resolved"] = "no"
+    frames, _ = frames_of(table, (), {}, 0.95)
+    assert "no order is resolved" in over_sizes(frames, "effectiveness", "effectiveness", number)

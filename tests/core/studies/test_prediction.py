@@ -371,3 +371,14 @@ def test_column_types_that_parquet_gives(kind):
         {"target": kind, "arch": kind, "order": "Int64", "test_accuracy": "Float64", "samples": "int32"}
     )
     assert predict_performance(typed, splits=5).as_dict() == predict_performance(frame, splits=5).as_dict()
+
+
+def test_what_chains_share_of_the_parts_predicts_where_it_is_known_throughout():
+    frame = table(noisy)
+    alone = predict_performance(frame, splits=2)
+    other = table(noisy, seed=1)
+    both = frame.assign(reliable_cross_seed=other["reliable_share"], unreliable_cross_seed=other["unreliable_share"])
+    taken = frame.assign(reliable_share=other["reliable_share"], unreliable_share=other["unreliable_share"])
+    assert predict_performance(both, splits=2).as_dict() == predict_performance(taken, splits=2).as_dict()
+    both.loc[0, "reliable_cross_seed"] = math.nan  # one target of a single chain: then of all as published
+    assert predict_performance(both, splits=2).as_dict() == alone.as_dict()

@@ -8,6 +8,7 @@ import torch
 
 from featcx_core.training import replay
 from featcx_core.training.replay import Replayed, own_stream
+from tests.core.training.test_fit import same
 
 
 class Graph:
@@ -108,6 +109,60 @@ def test_an_update_that_cannot_be_captured_runs_as_it_is(cuda, caplog):
     for i in range(5):
         other(torch.tensor(i))
     assert later == [None] * 5  # torch may not be able to capture any more
+
+
+STEPS = 30
+REPLAYED = (
+    STEPS - 1 - replay.WARM
+)  # the first step shows whether the loss draws random numbers, WARM more are run as they are
+
+
+def assert_same_captured_or_not(train, replays, monkeypatch):
+    """A training of STEPS steps, (weights, history), comes to the same bytes whether its steps are captured or not.
+
+    `replays` grows by one for each replay; how many there must be is reckoned before anything is patched.
+    """
+    captured, history = train()
+    assert len(replays) == REPLAYED
+    monkeypatch.setattr(replay, "WARM", 10**9)
+    plain, same_history = train()
+    assert len(replays) == REPLAYED
+    assert same(captured, plain)
+    assert history == same_history
+
+
+def toy(fault):
+    """A training of one weight through Replayed; a fault of the graph makes it end elsewhere, or never be captured."""
+    weight, history = torch.zeros(()), []
+
+    def update(drawn):
+        static = drawn.clone() if fault == "stale" else drawn
+
+        def kernels():
+            weight.mul_(0.9).add_(static.float().sum())
+
+        if Graph.recording is None:
+            kernels()
+        elif fault == "never":
+            raise RuntimeError("operation not permitted when stream is capturing")
+        else:
+            Graph.recording.calls.extend([kernels] * (2 if fault == "twice" else 1))
+        return weight
+
+    advance = Replayed(update)
+    for step in range(STEPS):
+        drawn = torch.tensor([step, step + 1])
+        history.append(float((update if step == 0 else advance)(drawn)))
+    return {"weight": weight.clone()}, history
+
+
+@pytest.mark.parametrize("fault", ["", "stale", "twice", "never"])
+def test_what_holds_captured_against_plain_training_finds_faults(cuda, fault, monkeypatch):
+    """The check of tests/gpu, where a graph can be at fault: replayed on old samples, its kernels twice, or not captured."""
+    replays, replay_ = [], Graph.replay
+    monkeypatch.setattr(Graph, "replay", lambda graph: replays.append(1) or replay_(graph))
+    with pytest.raises(AssertionError) if fault else contextlib.nullcontext():
+        assert_same_captured_or_not(lambda: toy(fault), replays, monkeypatch)
 
 
 def test_a_cpu_needs_no_stream(monkeypatch):
