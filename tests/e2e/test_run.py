@@ -35,6 +35,8 @@ ORDER_FIELDS = [
     "decodability_floor",
     "reliable_share",
     "unreliable_share",
+    "reliable_cross_seed",
+    "unreliable_cross_seed",
     "draws",
     "residual_ci",
     "cross_seed",
