@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +15,13 @@ from featcx_core.store.artifacts import Store
 from flows.recipes import Submit
 from flows.running.submitting import Placed, new_env, nothing_left, task_runner
 from tasks.env import Env
+from tasks.progress import noted
 
 S = TypeVar("S", bound=Placed)
 Results = dict[str, Any]
+
+AGAIN = 2  # times that a run begins again
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,30 @@ class Job(Generic[S]):
     def within(self, spec: S, env: Env, name: str) -> Results:
         """The results of a run so called, within a flow; left in the UI as well, where there is one."""
         began = time.monotonic()
-        results = self.body(spec, env)
+        results = self._results(spec, env)
         results |= {"seconds": round(time.monotonic() - began, 2)}
         if env.shown:
             self.show(name, results)
         return results
+
+    def _results(self, spec: S, env: Env) -> Results:
+        """What the body gives. Where something has vanished that the run had found or made, it begins again."""
+        for _ in range(AGAIN):
+            try:
+                results = self.body(spec, env)
+            except Exception:
+                if not vanished(env):
+                    raise
+            else:
+                if not (results.get("failed") and vanished(env)):
+                    return results
+            log.warning(
+                "Something has vanished from %s that this run had found there; it is computed again.", env.store
+            )
+        return self.body(spec, env)
+
+
+def vanished(env: Env) -> bool:
+    """Whether something that a run has found or made is no longer there, or no longer whole."""
+    store = Store(env.store)
+    return any(store.find(stage, key) is None for stage, key in noted(env.store, env.run))

@@ -9,17 +9,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import logging
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from featcx_core.store.artifacts import ArtifactRef, FileRef, Store
+from featcx_core.store.artifacts import ArtifactRef, FileRef, Store, references
 from featcx_core.store.code import CodeVersion, code_version
 from featcx_core.store.keys import artifact_key, digest
 from featcx_core.store.record import Record
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 Body = Callable[..., dict[str, Any]]
 
+log = logging.getLogger(__name__)
+
 
 @dataclass
 class Work:
@@ -47,6 +50,7 @@ class Work:
     key: str
     stage: str
     checkpoint_seconds: float
+    remarks: list[str] = field(default_factory=list)
 
     def path(self, ref: ArtifactRef) -> Path:
         """The folder of an input."""
@@ -65,7 +69,13 @@ class Work:
 
     def training(self, seed: int, numerics: Numerics) -> Training:
         """How a body's training runs: it saves itself and tells the reader of its progress."""
-        return {"seed": seed, "numerics": numerics, "checkpoint": self.checkpoint(), "on_step": self.progress.step}
+        told: Training = {"on_step": self.progress.step, "on_remark": self.remark}
+        return {"seed": seed, "numerics": numerics, "checkpoint": self.checkpoint(), **told}
+
+    def remark(self, text: str) -> None:
+        """Something that went wrong and was mended: the log, the manifest and the report tell of it."""
+        self.remarks.append(text)
+        log.warning("%s %s.", self.progress.label, text)
 
 
 def checkpoint_folder(store: Store, stage: str, key: str) -> Path:
@@ -130,6 +140,7 @@ def execute(stage: Stage, arguments: dict[str, Any], env: Env) -> ArtifactRef:
     store, key = Store(env.store), stage.key(arguments)
     progress = Progress(env, stage.name, key, stage.describe(arguments, env.scope))
     progress.note("waiting")
+    inputs = references(_jsonable(arguments))
     with store.lock(stage.name, key), contextlib.ExitStack() as stack:
         found = store.find(stage.name, key)
         if found is not None:
@@ -137,16 +148,32 @@ def execute(stage: Stage, arguments: dict[str, Any], env: Env) -> ArtifactRef:
             return found
         held = stack.enter_context(lease(env)) if stage.computes else None
         progress.note("running")
+
+        def fill(folder: Path) -> dict[str, Any]:
+            all_whole(store, inputs)
+            manifest = _fill(stage, arguments, env, store, key, held, progress, folder)
+            all_whole(store, inputs)  # what it read it read whole
+            return manifest
+
         try:
-            ref = store.publish(
-                stage.name, key, functools.partial(_fill, stage, arguments, env, store, key, held, progress)
-            )
+            ref = store.publish(stage.name, key, fill)
         except BaseException as error:
             progress.fail(error)
             raise
         _remove_checkpoint(store, stage.name, key)
         progress.finish(computed=True)
         return ref
+
+
+def all_whole(store: Store, refs: list[ArtifactRef]) -> None:
+    """Whether artifacts are there and whole, which they were when somebody found or made them.
+
+    Raises:
+        FileNotFoundError: when one is not. The run then begins again and computes it, see `flows.job`.
+    """
+    for ref in refs:
+        if store.find(ref.stage, ref.key) != ref:
+            raise FileNotFoundError(f"{ref.path} has been removed from {store.root} or damaged since the run found it")
 
 
 def _fill(
@@ -176,6 +203,7 @@ def _fill(
         "lineage": lineage,
         "label": stage.describe(arguments),
         "metrics": metrics,
+        "remarks": work.remarks,
         "volatile": metrics.pop("volatile", []),
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - clock, 3),

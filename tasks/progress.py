@@ -144,6 +144,19 @@ class Progress:
             self.bar.end(False)
 
 
+def noted(store: str | Path, run: str) -> list[tuple[str, str]]:
+    """(stage, key) of all that a run has found or made."""
+    there = [p for p in notes_folder(store, run).glob("*.json") if _state(p) in ("computed", "cached")]
+    return [(stage, key) for stage, _, key in (path.stem.partition("-") for path in there)]
+
+
+def _state(path: Path) -> str:
+    try:
+        return Note(*json.loads(path.read_text(encoding="utf-8"))).state
+    except (OSError, ValueError, TypeError):
+        return ""
+
+
 def counts(store: str | Path, run: str, scope: str = "") -> dict[str, Any]:
     """How many stages this run computed and found; of those whose label begins with `scope`."""
     states = [note.state for note in read_notes(store, run) if note.label.startswith(scope)]

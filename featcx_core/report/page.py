@@ -70,6 +70,7 @@ def write_page(
             comparison=comparison,
             left_out=left_out,
             failures=failures,
+            remarks=[f"{entry.get('label', '')} {text}." for entry in provenance for text in _remarks(entry)],
             spec=list(_flat(spec)),
             provenance=[_origin(entry) for entry in provenance],
         )
@@ -163,6 +164,12 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
             yield prefix + name, ", ".join(map(str, value)) or "–"
         else:
             yield prefix + name, "–" if value is None or value == {} else str(value)
+
+
+def _remarks(entry: Mapping[str, Any]) -> list[str]:
+    """What went wrong while an artifact was made, and was mended, by its manifest."""
+    told = entry.get("remarks", [])
+    return [text for text in told if isinstance(text, str)] if isinstance(told, list) else []
 
 
 def _origin(entry: Mapping[str, Any]) -> list[str]:

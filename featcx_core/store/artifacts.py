@@ -127,7 +127,7 @@ class Store:
 
     def lease(self, run: str) -> IO[str]:
         """A run is alive until this is closed or its process ends: what it has found or made is not pruned."""
-        return self._hold(f"run-{run}", fcntl.LOCK_EX)
+        return self._hold(f"run-{run}", fcntl.LOCK_SH)
 
     def live_runs(self) -> list[str]:
         """The runs whose lease is held."""
@@ -235,13 +235,19 @@ class Store:
         return list(found.values())
 
     def verify(self) -> list[Damage]:
-        """Hashes every file of every artifact; the damaged ones, empty when all is well."""
+        """Hashes every file of every artifact; the damaged ones, empty when all is well.
+
+        What is damaged is found no longer, though its sizes and times may be as they were.
+        """
         damaged = []
         for stage, key in self._folders():
             folder, name = self.root / stage / key, f"{stage}/{key}"
             try:
                 manifest = read_manifest(self.root, stage, key)
-                damaged += [Damage(name, *entry) for entry in self._damage(folder, manifest)]
+                if found := self._damage(folder, manifest):
+                    damaged += [Damage(name, *entry) for entry in found]
+                    with contextlib.suppress(OSError):
+                        self._memo(stage, key).unlink(missing_ok=True)
             except FileNotFoundError:
                 damaged.append(Damage(name, MANIFEST, "is missing"))
             except (OSError, ValueError) as error:

@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from featcx_core.data.images import Augmented
-from featcx_core.errors import InputError
 from featcx_core.nets.unit import Unit
 from featcx_core.seeds import Seeded, derive_seed, generator
 from featcx_core.specs import Numerics, Precision, ScheduleSpec
-from featcx_core.training.checkpoint import Checkpoint, resumed, save
+from featcx_core.training.checkpoint import SAVING, Checkpoint
+from featcx_core.training.guard import Guard
 from featcx_core.training.muon import Muon
+from featcx_core.training.recompute import is_out_of_memory
 from featcx_core.training.replay import Replayed, own_stream
 
 Forward = Callable[[Tensor], Tensor]
@@ -52,12 +53,14 @@ class Training(TypedDict, total=False):
         numerics: precision and compilation.
         checkpoint: saved at intervals by time; resumed from when its key is this one's.
         on_step: told of progress about twice a second.
+        on_remark: told what was done about a loss that was not finite, or too little memory.
     """
 
     seed: int
     numerics: Numerics | None
     checkpoint: Checkpoint | None
     on_step: Callable[[Step], None] | None
+    on_remark: Callable[[str], None] | None
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
@@ -117,18 +120,20 @@ def fit(
     numerics: Numerics | None = None,
     checkpoint: Checkpoint | None = None,
     on_step: Callable[[Step], None] | None = None,
+    on_remark: Callable[[str], None] | None = None,
     after_step: Callable[[], None] | None = None,
 ) -> FitResult:
     """Trains `model` in place on `schedule.draws` augmented samples and leaves it in evaluation mode on data's device.
 
     Samples are drawn without replacement within an epoch; epochs follow one another without a seam, so every step has a
-    full batch. The rate follows the schedule's shape.
+    full batch. The rate follows the schedule's shape. A loss that is not finite is seen within an epoch, and memory that does
+    not suffice at once: see `Guard`.
 
     Args:
         model: any module; trained in channels-last layout.
         data: the samples and their device.
         loss: gives the loss of a forward function on (images (b, C, H, W), labels (b,)).
-        seed, numerics, checkpoint, on_step: see `Training`.
+        seed, numerics, checkpoint, on_step, on_remark: see `Training`.
         after_step: called after each update, for instance to keep pruned weights at zero.
     """
     numerics, device = numerics or Numerics(), data.device
@@ -139,59 +144,71 @@ def fit(
     def update(drawn: Tensor, random: AbstractContextManager[Any] = NOTHING) -> Tensor:
         images, labels = data.take(drawn)
         optimiser.zero_grad()
-        with autocast, random:
-            value = loss(forward, images, labels)
-        value.backward()
+        with random:
+            with autocast:
+                value = loss(forward, images, labels)
+            value.backward()
         optimiser.step()
         return value.detach()
 
     advance = Replayed(update) if device.type == "cuda" else update
     noisy = True  # until the first step has shown whether the loss draws random numbers, as dropout does
     total = math.ceil(schedule.draws / schedule.batch)
-    stretch = math.ceil(total / 100)
-    start, result, running = 0, FitResult([], []), torch.zeros((), device=device)
-    if checkpoint is not None and (state := resumed(checkpoint, model, optimiser, running)) is not None:
-        start, result = state[0], FitResult(*state[1])
-    began = told = saved = time.monotonic()
+    stretch, running = math.ceil(total / 100), torch.zeros((), device=device)
+    guard = Guard(model, optimiser, running, math.ceil(len(data) / schedule.batch), on_remark)
+    start, (drawn_by, losses) = guard.begin(checkpoint)
+    step, began = start, time.monotonic()
+    told = saved = began  # times of the last note, of the last checkpoint
     order = _Order(len(data), schedule.batch, seed)
-    with own_stream(device):
-        for step in range(start, total):
+    with own_stream(device), guard.memory, SAVING.one() as number:
+        while step < total:
             step_seed = derive_seed(seed, "step", step)
             drawn = data.draw(order.positions(step), generator(step_seed))
             if device.type == "cuda":
                 drawn = drawn.pin_memory()  # a copy from other memory waits for the step before
-            _set_rate(optimiser, rate_at(schedule, step / max(1, total - 1)))
-            if noisy:
-                random = Seeded(step_seed, device)
-                value = update(drawn, random)
-                noisy = random.drew or step > start
-            else:
-                value = advance(drawn)
+            _set_rate(optimiser, guard.rate * rate_at(schedule, step / max(1, total - 1)))
+            try:
+                if noisy or guard.recomputes:
+                    random = Seeded(step_seed, device)
+                    value = update(drawn, random)
+                    noisy = random.drew or step > start
+                else:
+                    value = advance(drawn)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                step, (drawn_by, losses) = guard.out_of_memory(schedule.batch, error)
+                continue
             if after_step is not None:
                 after_step()
             running += value
+            step = done = step + 1
 
-            done = step + 1
+            if done % guard.every == 0 or done % stretch == 0 or done == total:
+                keeps = done % guard.seldom == 0
+                if not guard.is_good(weights=keeps or done == total):
+                    step, (drawn_by, losses) = guard.diverged()
+                    advance = Replayed(update) if device.type == "cuda" else update
+                    continue
             if done % stretch == 0 or done == total:
                 count = done - (done - 1) // stretch * stretch
-                result.drawn.append(done * schedule.batch)
-                result.loss.append(float(running) / count)
+                drawn_by.append(done * schedule.batch)
+                losses.append(float(running) / count)
                 running.zero_()
+            if done % guard.seldom == 0:
+                guard.keep(done, [drawn_by, losses])
             now = time.monotonic()
             if on_step is not None and (now - told > 0.5 or done == total):
                 rate = (done - start) * schedule.batch / max(now - began, 1e-9)
                 on_step(Step(done, total, float(value), rate))
                 told = now
-            if checkpoint is not None and now - saved > checkpoint.seconds and done < total:
-                save(checkpoint, model, optimiser, running, done, result)
+            if checkpoint is not None and (SAVING.wanted(number) or now - saved > checkpoint.seconds) and done < total:
+                guard.save(checkpoint, done, [drawn_by, losses])
+                SAVING.done(number)
                 saved = time.monotonic()
     optimiser.zero_grad()
     model.eval()
-    if not all(math.isfinite(value) for value in result.loss[-1:]):
-        raise InputError(
-            "The training diverged: its loss is not finite; lower the schedule's lr, or set precision=fp32."
-        )
-    return result
+    return FitResult(drawn_by, losses)
 
 
 def _optimiser(model: nn.Module, schedule: ScheduleSpec, device: torch.device) -> torch.optim.Optimizer:

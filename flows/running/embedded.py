@@ -115,10 +115,11 @@ class PrefectServer:
         self.alive.close()
 
     def _stop_at_once(self, number: int, frame: object) -> None:
-        """Ends the process without waiting for trainings: Prefect would wait, and the store is whole at any moment."""
+        """Ends the process as soon as trainings have saved themselves: Prefect would wait for their ends."""
         for other in (signal.SIGINT, signal.SIGTERM):
             signal.signal(other, signal.SIG_IGN)
         print("featcx: stopped; finished stages are kept, the same command carries on.", file=sys.stderr, flush=True)
+        save_trainings()
         self._end()
         self.folder.cleanup()
         os._exit(1)
@@ -198,6 +199,12 @@ def remove_left_over() -> None:
             with path.open(encoding="utf-8") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def save_trainings() -> None:
+    """Has the trainings of this process save themselves before it ends; a second or two at most."""
+    if (module := sys.modules.get("featcx_core.training.checkpoint")) is not None:
+        module.SAVING.all_done()
 
 
 def told_all(patience: float = 5.0) -> None:

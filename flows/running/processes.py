@@ -17,6 +17,7 @@ from unittest.mock import patch
 from prefect.task_runners import ProcessPoolTaskRunner
 from prefect.utilities.engine import resolve_inputs_sync
 
+from flows.running.embedded import save_trainings
 from tasks.devices import Turns
 
 # What takes seconds to import: torch._dynamo comes with the first optimiser, the report's module with figures and statistics.
@@ -98,4 +99,5 @@ def _end_with_the_run() -> None:
     run = multiprocessing.parent_process()
     if run is not None:
         run.join()
+        save_trainings()
         os._exit(1)

@@ -25,6 +25,7 @@ from flows.analyze import analyze as analysis
 from flows.compare import compare as two_targets
 from flows.complexity import complexity as tasks_of_known_complexity
 from flows.job import Job, Results, S
+from flows.running.embedded import save_trainings
 from flows.running.place import given_runtime, given_store
 from flows.running.preflight import check_runtime
 from flows.running.submitting import new_env, nothing_left, task_runner
@@ -59,6 +60,7 @@ def answered(body: Callable[[], str | None]) -> State[Any] | None:
         leaving = threading.Timer(LEAVE, os._exit, [1])
         leaving.daemon = True
         leaving.start()
+        save_trainings()
         raise
     if said is None:
         return None

@@ -19,6 +19,7 @@ from featcx_core.training import checkpoint as checkpoints
 from featcx_core.training import fit as module
 from featcx_core.training.checkpoint import Checkpoint
 from featcx_core.training.fit import cross_entropy, fit, predict, reproduce, resolve_precision
+from featcx_core.training.guard import Guard
 
 CPU = torch.device("cpu")
 SHORT = ScheduleSpec(draws=60 * 16, batch=16, lr=2e-3, lr_end=1e-4)
@@ -186,8 +187,8 @@ def test_checkpoints_are_taken_by_time(data, tmp_path, monkeypatch):
     clock = iter(range(10**6))
     monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
     saved = []
-    save = module.save
-    monkeypatch.setattr(module, "save", lambda *args: saved.append(args[4]) or save(*args))
+    save = Guard.save
+    monkeypatch.setattr(Guard, "save", lambda *args: saved.append(args[2]) or save(*args))
     run(data, checkpoint=Checkpoint(tmp_path, "key", seconds=14))
     assert 2 <= len(saved) <= 5
     assert all(b - a <= 16 for a, b in itertools.pairwise([0, *saved]))
