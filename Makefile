@@ -4,7 +4,7 @@ BIN = $(VENV)/bin
 PREPARED = @test -d $(VENV) || $(PYTHON) -m venv $(VENV); \
 	echo 'Installing into $(VENV): a few minutes; with the CUDA build of PyTorch 6 GB.'
 
-.PHONY: setup run test check docs lint bench clean
+.PHONY: setup run test check docs lint bench faults clean
 
 setup: $(VENV)/.installed  ## the environment in .venv, with featcx and what it needs
 
@@ -21,6 +21,9 @@ bench: $(VENV)/.installed-bench  ## side-by-side timings, appended to docs/resul
 
 docs: $(VENV)/.installed-test  ## the manual, in build/site
 	$(BIN)/mkdocs build
+
+faults: $(VENV)/.installed-test  ## 300 faults in real runs and what came of each; wants a C compiler and a quiet machine
+	$(BIN)/python -m tests.faults --count 300 --results faults.jsonl
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

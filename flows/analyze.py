@@ -12,10 +12,10 @@ from flows.job import Job
 from flows.recipes import Recipe, Submit, notes, whole_run
 from flows.results import network_results
 from flows.running.preflight import check, numerics_for
-from flows.running.submitting import Submitter, finished, settled
+from flows.running.submitting import finished, settled, submitter
 from flows.showing import show_analysis
 from tasks.env import Env
-from tasks.progress import counts, tell_first
+from tasks.progress import tell_first
 
 Refs = dict[str, dict[str, ArtifactRef | None]]
 
@@ -27,7 +27,7 @@ def stages(submit: Submit, spec: RunSpec) -> Recipe:
 
 def run_analysis(spec: RunSpec, env: Env) -> dict[str, Any]:
     """The body of the flow; whatever the store holds is not computed again."""
-    began, submit, place = time.monotonic(), Submitter(env), Store(env.store)
+    began, submit, place = time.monotonic(), submitter(env), Store(env.store)
     recipe = stages(submit, spec)
 
     def found(of: Recipe) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def run_analysis(spec: RunSpec, env: Env) -> dict[str, Any]:
             name: {stage: None if node is None else node.result() for stage, node in nodes.items()}
             for name, nodes in of.networks.items()
         }
-        return analysed(spec, place, refs, of.report.result(), {"stages": counts(env.store, env.run)})
+        return analysed(spec, place, refs, of.report.result(), {"stages": submit.counts()})
 
     if recipe.first is not None:
         finished([recipe.first.report])

@@ -12,11 +12,10 @@ from featcx_core.store.artifacts import ArtifactRef, Store
 from featcx_core.store.record import Record
 from flows.job import Job
 from flows.recipes import Node, Submit
-from flows.running.submitting import Submitter
+from flows.running.submitting import submitter
 from flows.showing import show_comparison
 from tasks.compare import comparison
 from tasks.env import Env
-from tasks.progress import counts
 
 Networks = dict[str, dict[str, ArtifactRef | None]]
 
@@ -74,7 +73,8 @@ def run_comparison(given: Pair, env: Env) -> dict[str, Any]:
 
     from featcx_core.analysis.comparison import changes
 
-    folder = Store(env.store).path(stages(Submitter(env), given).result())
+    submit = submitter(env)
+    folder = Store(env.store).path(stages(submit, given).result())
     frame = Record.load(folder).frames["comparison"]
     rows = [{name: plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
     return {
@@ -82,7 +82,7 @@ def run_comparison(given: Pair, env: Env) -> dict[str, Any]:
         "readings": changes(frame, "B"),
         "figure": str(folder / "comparison.png"),
         "table": str(folder / "comparison.parquet"),
-        "stages": counts(env.store, env.run),
+        "stages": submit.counts(),
     }
 
 

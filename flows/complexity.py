@@ -14,11 +14,10 @@ from featcx_core.store.record import Record
 from flows.job import Job
 from flows.recipes import Node, Submit, bootstrap, data_set, disentangle, told
 from flows.running.preflight import check, numerics_for
-from flows.running.submitting import Submitter, settled
+from flows.running.submitting import settled, submitter
 from flows.showing import show_complexity
 from tasks.complexity import complexity_report, task_learner, task_weights
 from tasks.env import Env
-from tasks.progress import counts
 
 UNUSED = {"target", "exemplary", "reliability", "substitution", "variants", "pictures"}
 
@@ -64,7 +63,7 @@ def task_complexity(submit: Submit, spec: RunSpec, numerics: Numerics) -> Node:
 
 def run_complexity(spec: RunSpec, env: Env) -> dict[str, Any]:
     """The body of the flow: learns random tasks of known complexity, takes what was learned apart, correlates."""
-    submit = Submitter(env)
+    submit = submitter(env)
     report = stages(submit, spec)
     settled(submit.futures)
     folder = Store(env.store).path(report.result())
@@ -80,7 +79,7 @@ def run_complexity(spec: RunSpec, env: Env) -> dict[str, Any]:
         "tasks": task_rows(pd.read_parquet(folder / "tables" / "tasks.parquet")),
         "report": str(folder / "report.html"),
         "store": str(Store(env.store).root),
-        "stages": counts(env.store, env.run),
+        "stages": submit.counts(),
     }
 
 

@@ -13,20 +13,24 @@ from flows.grid import in_words, points, short
 from flows.job import Job
 from flows.recipes import Recipe, Submit, told, whole_sweep
 from flows.running.preflight import check, numerics_for
-from flows.running.submitting import Submitter, finished
+from flows.running.submitting import finished, submitter
 from flows.showing import show_sweep
 from tasks import present
 from tasks.env import Env
-from tasks.progress import counts
 
 
 class Swept(NamedTuple):
-    """What a sweep left: the artifacts of each finished point, the reason of each failed one, the report on all."""
+    """What a sweep left: the artifacts of each finished point, the reason of each failed one, the report on all.
+
+    Attributes:
+        effort: stages computed and found for each point, and under '' for all.
+    """
 
     refs: dict[str, Refs]
     reports: dict[str, ArtifactRef]
     failed: dict[str, str]
     report: ArtifactRef
+    effort: dict[str, dict[str, int]]
 
 
 def stages(submit: Submit, spec: SweepSpec) -> Any:
@@ -48,7 +52,7 @@ def run_sweep(spec: SweepSpec, env: Env) -> Swept:
     Raises:
         Exception: what the first point failed of, when none finished.
     """
-    submit, grid = Submitter(env), points(spec)
+    submit, grid = submitter(env), points(spec)
     made = recipes(submit, grid)
     finished(submit.futures)
     errors = {name: error for name, recipe in made.items() if (error := submit.failure(recipe.report))}
@@ -65,7 +69,10 @@ def run_sweep(spec: SweepSpec, env: Env) -> Swept:
     reports = {point: made[point].report.result() for point in refs}
     failed = {point: f"{type(error).__name__}: {error}" for point, error in errors.items()}
     report = comparison(submit, spec, grid, {point: nodes["target"] for point, nodes in refs.items()}, reports, failed)
-    return Swept(refs, reports, failed, report.result())
+    found = report.result()
+    return Swept(
+        refs, reports, failed, found, {name: submit.counts(f"{name} " if name else "") for name in ("", *refs)}
+    )
 
 
 def comparison(
@@ -138,7 +145,7 @@ def swept(spec: SweepSpec, env: Env, done: Swept) -> dict[str, Any]:
                 place,
                 refs,
                 done.reports[name],
-                {"seconds": _seconds(place, refs), "stages": counts(env.store, env.run, f"{name} ")},
+                {"seconds": _seconds(place, refs), "stages": done.effort[name]},
             )
             for name, refs in done.refs.items()
         ],
@@ -146,7 +153,7 @@ def swept(spec: SweepSpec, env: Env, done: Swept) -> dict[str, Any]:
         "table": str(folder / "tables" / "sweep.parquet"),
         "report": str(folder / "report.html"),
         "store": str(place.root),
-        "stages": counts(env.store, env.run),
+        "stages": done.effort[""],
     }
 
 

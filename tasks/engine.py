@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import inspect
 import logging
 import platform
 import time
@@ -126,6 +127,13 @@ class Stage:
     def describe(self, arguments: dict[str, Any], scope: str = "") -> str:
         """Scope, name and label: 'pruned disentangler m4'."""
         return f"{scope} {self.name} {self.label.format(**arguments)}".replace("n=None", "whole pool").strip()
+
+
+@functools.cache
+def defaults(body: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments that a stage need not be given."""
+    given = inspect.signature(body).parameters.values()
+    return {p.name: p.default for p in given if p.default is not inspect.Parameter.empty}
 
 
 def stage(

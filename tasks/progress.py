@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -62,10 +63,11 @@ def read_notes(store: str | Path, run: str) -> list[Note]:
 def tell_first(env: Env, results: dict[str, Any]) -> None:
     """Leaves what a run has found of its target alone, in the form of `--json`, for whoever shows it."""
     folder = notes_folder(env.store, env.run)
-    folder.mkdir(parents=True, exist_ok=True)
-    fresh = folder / f"{FIRST}.{os.getpid()}"
-    fresh.write_text(json.dumps(results), encoding="utf-8")
-    fresh.rename(folder / FIRST)
+    with contextlib.suppress(OSError):  # the whole results follow
+        folder.mkdir(parents=True, exist_ok=True)
+        fresh = folder / f"{FIRST}.{os.getpid()}"
+        fresh.write_text(json.dumps(results), encoding="utf-8")
+        fresh.rename(folder / FIRST)
 
 
 def first_results(env: Env) -> dict[str, Any] | None:

@@ -73,6 +73,14 @@ class Store:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).absolute()
 
+    @property
+    def can_be_written(self) -> bool:
+        """Whether artifacts can be added, in a folder that may have to be made."""
+        existing = self.root
+        while not existing.exists():
+            existing = existing.parent
+        return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+
     def path(self, ref: ArtifactRef) -> Path:
         """The artifact's folder.
 
@@ -106,7 +114,8 @@ class Store:
             if self._damage(folder, manifest):
                 return None
             if remember:
-                _write(memo, json.dumps(stamps))
+                with contextlib.suppress(OSError):  # a store that cannot be written is read all the same
+                    _write(memo, json.dumps(stamps))
         return ArtifactRef(stage=stage, key=key, digest=manifest["digest"])
 
     @contextlib.contextmanager

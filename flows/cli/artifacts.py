@@ -90,6 +90,8 @@ def prune_artifacts(
         if keep_last is None and max_size is None:
             raise InputError("Say what to keep: --keep-last N reports, or --max-size MEGABYTES.")
         place = ArtifactStore(store)
+        if not place.can_be_written:
+            raise InputError(f"The store {place.root} cannot be written, so nothing can be removed from it.")
         going, scraps = superfluous(place, keep_last, max_size), left_over(place)
         if not dry_run:
             going, scraps = remove(place, going, scraps)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +18,7 @@ from flows.planning.loads import Load, Work
 from flows.planning.schedule import side_by_side
 from flows.running.submitting import Placed
 from flows.sweep import sweep
-from tasks.engine import Stage, checkpoint_folder
+from tasks.engine import Stage, checkpoint_folder, defaults
 
 State = Literal["hit", "miss", "open"]
 STARTING = 9.0  # seconds until the workflow server answers, imports included
@@ -144,13 +142,6 @@ class Planner:
         if isinstance(value, Mapping):
             return {name: self._made(entry) for name, entry in value.items()}
         return [self._made(entry) for entry in value] if isinstance(value, list) else value
-
-
-@functools.cache
-def defaults(body: Callable[..., Any]) -> dict[str, Any]:
-    """The arguments that a stage need not be given."""
-    given = inspect.signature(body).parameters.values()
-    return {p.name: p.default for p in given if p.default is not inspect.Parameter.empty}
 
 
 def is_open(ref: ArtifactRef) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import http.client
 import importlib.metadata
+import multiprocessing
 import os
 import re
 import shutil
@@ -14,6 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -38,6 +41,7 @@ QUIET = {
 
 LOGS = "PREFECT_LOGGING_TO_API_ENABLED"
 ALIVE = "alive"
+RESTARTS = 3  # of a run's own server
 SERVER = Path(__file__).with_name("temporary_server.py")
 
 
@@ -73,8 +77,11 @@ class PrefectServer:
         remove_left_over()
         self.folder = tempfile.TemporaryDirectory(prefix="featcx-", ignore_cleanup_errors=True)
         self.alive = _held(Path(self.folder.name))
+        # Else Python makes a folder of its own for a pool's sockets, which a killed run would leave for good.
+        multiprocessing.current_process()._config.setdefault("tempdir", self.folder.name)  # type: ignore[attr-defined]
         self.starting: Future[str] | None = None
         self.process: subprocess.Popen[bytes] | None = None
+        self.bound, self.ending = socket.socket(), False
 
     def __enter__(self) -> PrefectServer:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -111,7 +118,9 @@ class PrefectServer:
             self._end()
             for name in ("PREFECT_API_URL", "PREFECT_HOME", LOGS):
                 os.environ.pop(name, None)
+        multiprocessing.current_process()._config.pop("tempdir", None)  # type: ignore[attr-defined]
         self.folder.cleanup()
+        self.bound.close()
         self.alive.close()
 
     def _stop_at_once(self, number: int, frame: object) -> None:
@@ -125,6 +134,7 @@ class PrefectServer:
         os._exit(1)
 
     def _end(self) -> None:
+        self.ending = True
         if self.process is not None:
             self.process.kill()  # its database goes with it
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -135,20 +145,9 @@ class PrefectServer:
         template = user_cache() / f"prefect-{importlib.metadata.version('prefect')}.db"
         if template.exists():
             shutil.copyfile(template, database)  # spares the migrations, a third of the start
-        with socket.socket() as bound, open(self._told, "wb") as told:
-            bound.bind(("127.0.0.1", 0))
-            url = f"http://127.0.0.1:{bound.getsockname()[1]}/api"
-            # Prefect's own SubprocessASGIServer would first import the whole server here, for two seconds.
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", SERVER, str(bound.fileno())],
-                cwd=self.folder.name,
-                # By its name alone: in an address a folder's name may mean something else, such as a question mark.
-                env=os.environ | {"PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database.name}"},
-                stdin=subprocess.PIPE,
-                stderr=told,
-                pass_fds=[bound.fileno()],
-                start_new_session=True,
-            )
+        self.bound.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{self.bound.getsockname()[1]}/api"
+        self.process = self._serve(database.name)
         try:
             self._await(url, self.process)
         except RuntimeError:
@@ -157,8 +156,36 @@ class PrefectServer:
             raise
         if not template.exists():
             _copy_database(database, template)
+        threading.Thread(target=self._keep_up, args=[database.name], daemon=True).start()
         os.environ["PREFECT_API_URL"] = url  # for workers in other processes
         return url
+
+    def _serve(self, database: str) -> subprocess.Popen[bytes]:
+        """A server's process. Prefect's own SubprocessASGIServer would first import the whole server here for seconds."""
+        # By its name alone: in an address a folder's name may mean something else, such as a question mark.
+        own = {"PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}"}
+        with open(self._told, "ab") as told:
+            return subprocess.Popen(
+                [sys.executable, "-P", SERVER, str(self.bound.fileno())],
+                cwd=self.folder.name,
+                env=os.environ | own,
+                stdin=subprocess.PIPE,
+                stderr=told,
+                pass_fds=[self.bound.fileno()],
+                start_new_session=True,
+            )
+
+    def _keep_up(self, database: str) -> None:
+        """Another server takes the place of one that ends before the run, on its socket, where requests wait meanwhile."""
+        for _ in range(RESTARTS):
+            assert self.process is not None
+            self.process.wait()
+            if self.ending:
+                return
+            self.process = self._serve(database)
+            if self.ending:  # the end came while it was being started
+                self.process.kill()
+                return
 
     @property
     def _told(self) -> Path:
@@ -231,7 +258,7 @@ def answering(url: str, patience: float = 0.0) -> str:
                 f"What answers at {url} is no Prefect API ({error.reason}); PREFECT_API_URL ends in /api, such as "
                 "http://127.0.0.1:4200/api."
             ) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             if isinstance(reason, ConnectionRefusedError) and time.monotonic() < until:
                 if not told:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from featcx_core.errors import InputError
 from featcx_core.specs import Numerics, RunSpec, RuntimeSpec
+from featcx_core.store.artifacts import Store
 
 FEWEST_STEPS = 10  # a tenth of a training's steps is warm-up
 
@@ -98,13 +99,14 @@ def check_architecture(spec: RunSpec) -> None:
 
 
 def check_store(store: Path) -> None:
-    """Whether artifacts can be written under `store`, which need not exist."""
+    """Whether artifacts can be written under `store`, which need not exist, or at least read."""
     existing = store.absolute()
     while not existing.exists():
         existing = existing.parent
     if not existing.is_dir():
         raise InputError(f"The store {store} cannot be made, {existing} is a file; choose a folder with --store.")
-    if not os.access(existing, os.W_OK | os.X_OK):
+    readable = existing == store.absolute() and os.access(existing, os.R_OK | os.X_OK)
+    if not (Store(store).can_be_written or readable):
         raise InputError(f"The store {store} is not writable; choose another folder with --store, or set FEATCX_STORE.")
 
 

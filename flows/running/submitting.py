@@ -6,12 +6,13 @@ import contextlib
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from prefect.exceptions import UpstreamTaskError
 from prefect.futures import PrefectFuture
+from prefect.states import Completed, State
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from featcx_core.errors import InputError
@@ -19,8 +20,9 @@ from featcx_core.specs import RuntimeSpec
 from featcx_core.store.artifacts import ArtifactRef, Store
 from tasks.cached import submit
 from tasks.devices import devices
-from tasks.engine import Stage
+from tasks.engine import Stage, defaults
 from tasks.env import Env
+from tasks.progress import counts
 
 
 class Placed(Protocol):
@@ -56,6 +58,11 @@ def nothing_left(store: Store) -> Iterator[None]:
         raise
 
 
+def submitter(env: Env) -> Submitter | Reader:
+    """What takes a recipe's stages: hands them to Prefect, or only finds them where the store cannot be written."""
+    return Submitter(env) if Store(env.store).can_be_written else Reader(env)
+
+
 class Submitter:
     """Hands a recipe's stages to Prefect and keeps their futures, each with those that it waits for.
 
@@ -84,6 +91,60 @@ class Submitter:
                 return error
         return next(filter(None, map(self.failure, self.inputs[id(future)])), None)
 
+    def counts(self, scope: str = "") -> dict[str, int]:
+        """How many stages the run computed and found; of those whose label begins with `scope`."""
+        return counts(self.env.store, self.env.run, scope)
+
+
+class Found(NamedTuple):
+    """Stands for the future of a stage that is there."""
+
+    ref: ArtifactRef
+    label: str
+    state: State[Any] = Completed()
+
+    def result(self) -> ArtifactRef:
+        """Its artifact."""
+        return self.ref
+
+    def wait(self) -> None:
+        """There is nothing to wait for."""
+
+
+class Reader:
+    """Finds a recipe's stages in a store that cannot be written; nothing is computed, noted, locked or pruned there."""
+
+    def __init__(self, env: Env) -> None:
+        self.store, self.futures = Store(env.store), list[Any]()
+
+    def __call__(self, stage: Stage, scope: str = "", **arguments: Any) -> Any:
+        arguments = _resolved(defaults(stage.body) | arguments)
+        ref, label = self.store.find(stage.name, stage.key(arguments), remember=False), stage.describe(arguments, scope)
+        if ref is None:
+            raise InputError(
+                f"The store {self.store.root} cannot be written, and {label} is not in it; make it writable, or "
+                "choose another folder with --store."
+            )
+        self.futures.append(Found(ref, label))
+        return self.futures[-1]
+
+    def failure(self, future: Any) -> Exception | None:
+        """Nothing fails that is there."""
+        return None
+
+    def counts(self, scope: str = "") -> dict[str, int]:
+        """How many stages were found; of those whose label begins with `scope`."""
+        return {"run": 0, "cached": len({f.ref.path for f in self.futures if f.label.startswith(scope)})}
+
+
+def _resolved(value: Any) -> Any:
+    """Arguments with artifacts in place of what stands for them."""
+    if isinstance(value, Found):
+        return value.ref
+    if isinstance(value, Mapping):
+        return {name: _resolved(entry) for name, entry in value.items()}
+    return [_resolved(entry) for entry in value] if isinstance(value, list) else value
+
 
 def _futures(value: Any) -> Iterator[PrefectFuture[ArtifactRef]]:
     if isinstance(value, PrefectFuture):
@@ -93,14 +154,14 @@ def _futures(value: Any) -> Iterator[PrefectFuture[ArtifactRef]]:
             yield from _futures(entry)
 
 
-def finished(futures: list[PrefectFuture[ArtifactRef]]) -> None:
+def finished(futures: Sequence[PrefectFuture[ArtifactRef]]) -> None:
     """Waits for all. Of a stage that never ran since its input failed, the pool of processes raises; others do not."""
     for future in futures:
         with contextlib.suppress(UpstreamTaskError):
             future.wait()
 
 
-def settled(futures: list[PrefectFuture[ArtifactRef]]) -> None:
+def settled(futures: Sequence[PrefectFuture[ArtifactRef]]) -> None:
     """Waits for all; raises the error of the first that failed, not of one that only waited for it."""
     finished(futures)
     for future in futures:

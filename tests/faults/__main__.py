@@ -45,9 +45,8 @@ def main() -> int:
             with given.results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(fault) + "\n")
     print("\n".join(table(found)))
-    print(
-        f"{len(found)} faults in {(time.monotonic() - began) / 60:.1f} minutes on {os.cpu_count()} cores ({platform.machine()})"
-    )
+    minutes = (time.monotonic() - began) / 60
+    print(f"{len(found)} faults in {minutes:.1f} minutes on {os.cpu_count()} cores ({platform.machine()})")
     return 0 if len(found) and all(fault["survived"] for fault in found) else 1
 
 

@@ -49,7 +49,7 @@ def at_a_moment(lane: Lane, action: str, chance: random.Random, runner: str, num
     if action in ("SIGKILL", "SIGTERM"):
         with contextlib.suppress(ProcessLookupError):
             os.kill(run.process, getattr(signal, action))
-        if action == "SIGTERM" and run.wait(IN_TIME * lane.slow) is None:
+        if action == "SIGTERM" and run.wait(IN_TIME) is None:
             words.append(f"it had not ended {time.monotonic() - began:.1f} s after SIGTERM")
     else:
         damage(lane.store, action, chance, lane.note)

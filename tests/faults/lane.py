@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -37,7 +38,7 @@ class Run:
 
     def wait(self, seconds: float = ALLOWED) -> int | None:
         """Its exit code, negative for a signal; None when it does not end in time."""
-        until = time.monotonic() + seconds
+        until = time.monotonic() + seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
         while self.code is None and time.monotonic() < until:
             done, status = os.waitpid(self.process, os.WNOHANG)
             if done:
@@ -138,7 +139,7 @@ class Lane:
             "XDG_CACHE_HOME": str(user_cache().parent),
         }
         if not own_server:
-            environment["PREFECT_API_URL"] = url or self.url
+            environment |= {"PREFECT_API_URL": url or self.url, "PREFECT_HOME": str(self.root / "lane")}
         process = os.fork()
         if process == 0:
             _run(
@@ -280,6 +281,9 @@ def _server(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
 
     from flows.running.embedded import QUIET, SERVER
 
+    template = user_cache() / f"prefect-{importlib.metadata.version('prefect')}.db"
+    if template.exists():
+        shutil.copyfile(template, folder / "prefect.db")
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{bound.getsockname()[1]}/api"
@@ -295,7 +299,7 @@ def _server(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
             start_new_session=True,
             cwd=folder,
         )
-    for _ in range(600):
+    for _ in range(3000):
         with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=5):
             return process, url
         time.sleep(0.1)
