@@ -39,7 +39,7 @@ def run_analysis(spec: RunSpec, env: Env) -> dict[str, Any]:
 
     if recipe.first is not None:
         finished([recipe.first.report])
-        if recipe.first.report.state.is_completed():
+        if recipe.first.report.state.is_completed() and place.can_be_written:
             tell_first(env, found(recipe.first) | {"seconds": round(time.monotonic() - began, 2)})
     settled(submit.futures)
     return found(recipe)
