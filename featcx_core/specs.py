@@ -375,6 +375,9 @@ class SweepSpec(Spec):
     archs: tuple[str, ...] = Field(
         (), description="architectures of the targets, such as resnet8, resnet20; empty: the preset's own"
     )
+    layers: tuple[str, ...] = Field(
+        (), description="layers of one net, such as layer1, layer2; all: every stage or block; empty: the preset's own"
+    )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (), description="root seeds, such as 0, 1, 2; with one seed, spread is unknown; empty: the preset's own"
     )

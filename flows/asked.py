@@ -25,7 +25,7 @@ class Asked(NamedTuple):
     Attributes:
         config: a TOML file that changes the preset.
         changes: path.to.field=value, upon that.
-        sizes, archs, seeds: values with commas between them.
+        sizes, archs, layers, seeds: values with commas between them.
         over: path.to.field=a,b,c.
     """
 
@@ -36,6 +36,7 @@ class Asked(NamedTuple):
     archs: str | None = None
     seeds: str | None = None
     over: Sequence[str] = ()
+    layers: str | None = None
 
     def run(self) -> RunSpec:
         """The run.
@@ -58,13 +59,14 @@ class Asked(NamedTuple):
             base=load_spec(self.preset, self.config, [*SWEEP_DEFAULTS, *self.changes]),
             sizes=_whole_numbers(self.sizes, "--sizes 200,500", 1),
             archs=_listed(self.archs, "--archs resnet8,resnet20"),
+            layers=_listed(self.layers, "--layers layer1,layer2, or --layers all"),
             seeds=_whole_numbers(self.seeds, "--seeds 0,1,2", 0),
             over=fields,
         )
 
     def either(self) -> RunSpec | SweepSpec:
         """The sweep where anything is swept over, else the run."""
-        swept = self.over or any(axis is not None for axis in (self.sizes, self.archs, self.seeds))
+        swept = self.over or any(axis is not None for axis in (self.sizes, self.archs, self.layers, self.seeds))
         return self.sweep() if swept else self.run()
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from featcx_core.errors import InputError
-from featcx_core.specs import RunSpec, SweepSpec, validate
+from featcx_core.specs import DatasetSpec, RunSpec, SweepSpec, validate
 from flows.settings import merge, nest
+
+LAYER = "target.layer"
 
 
 def run_name(spec: RunSpec) -> str:
@@ -24,13 +28,13 @@ def points(sweep: SweepSpec) -> dict[str, RunSpec]:
         InputError: for no points, a point listed twice, a field given twice, or a value that does not fit.
     """
     found: dict[str, RunSpec] = {}
+    fields = further(sweep)
     for values in _combinations(_axes(sweep)):
         nested = sweep.base.model_dump()
         for path, value in values.items():
             nested = merge(nested, nest(path, value))
         spec = validate(nested)
-        further = "".join(f"-{short(path, sweep)}={in_words(values[path])}" for path in sweep.over)
-        name = run_name(spec) + further
+        name = run_name(spec) + "".join(f"-{short(path, fields)}={in_words(values[path])}" for path in fields)
         if name in found or spec in found.values():
             raise InputError(f"The sweep lists {name} twice; give each value once.")
         found[name] = spec
@@ -53,7 +57,42 @@ def _axes(sweep: SweepSpec) -> dict[str, tuple[Any, ...]]:
             raise InputError(f"'{path}' has an option of its own; give its values with --{option}.")
         if path.split(".")[0] in ("runtime", "complexity", "pictures"):
             raise InputError(f"'{path}' changes no result, so there is nothing to sweep over; leave it out.")
-    return own | sweep.over
+    return own | further(sweep)
+
+
+def further(sweep: SweepSpec) -> dict[str, tuple[Any, ...]]:
+    """The fields that vary besides architecture, samples and seed, by path: the layer first.
+
+    Raises:
+        InputError: when layers are named twice, or all are asked of several architectures.
+    """
+    if not sweep.layers:
+        return sweep.over
+    if LAYER in sweep.over:
+        raise InputError("The layers are named twice; give them with --layers alone.")
+    layers = sweep.layers
+    if layers == ("all",):
+        if len(sweep.archs) > 1:
+            raise InputError(
+                "Each architecture has layers of its own; sweep over --layers all with one of them at a time."
+            )
+        base, (net, *_) = sweep.base, (*sweep.archs, sweep.base.target.net)
+        layers = _stages(net, json.dumps(base.target.options, sort_keys=True), base.dataset)
+    return {LAYER: layers, **sweep.over}
+
+
+@functools.cache
+def _stages(net: str, options: str, dataset: DatasetSpec) -> tuple[str, ...]:
+    """The stages or blocks of a net for these images."""
+    from featcx_core.data.sources import image_shape, pool_counts
+    from featcx_core.nets.calls import example, stages
+    from featcx_core.nets.targets import build_net
+    from featcx_core.seeds import seeded
+
+    shape = image_shape(dataset)
+    with seeded(0):
+        model = build_net(net, shape[0], len(pool_counts(dataset)), json.loads(options)).eval()
+    return tuple(stages(model, example(model, shape)))
 
 
 def _combinations(axes: dict[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
@@ -61,10 +100,10 @@ def _combinations(axes: dict[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
         yield dict(zip(axes, values, strict=True))
 
 
-def short(path: str, sweep: SweepSpec) -> str:
+def short(path: str, fields: Iterable[str]) -> str:
     """The last part of a path where that is enough to tell the fields apart."""
     last = path.rpartition(".")[2]
-    return last if sum(other.rpartition(".")[2] == last for other in sweep.over) == 1 else path
+    return last if sum(other.rpartition(".")[2] == last for other in fields) == 1 else path
 
 
 def in_words(value: Any) -> str:

@@ -9,7 +9,7 @@ from featcx_core.errors import InputError
 from featcx_core.specs import RunSpec, SweepSpec
 from featcx_core.store.artifacts import ArtifactRef, Store
 from flows.analyze import Refs, analysed
-from flows.grid import in_words, points, short
+from flows.grid import further, in_words, points, short
 from flows.job import Job
 from flows.recipes import Recipe, Submit, told, whole_sweep
 from flows.running.preflight import check, numerics_for
@@ -84,12 +84,13 @@ def comparison(
     failed: dict[str, str],
 ) -> Any:
     """The last stage: the tidy table over all points, and the report on it."""
-    columns = {path: column([read(point, path) for point in grid.values()]) for path in spec.over}
-    further = zip(*columns.values(), strict=True) if columns else ((),) * len(grid)
+    fields = further(spec)
+    columns = {path: column([read(point, path) for point in grid.values()]) for path in fields}
+    rest = zip(*columns.values(), strict=True) if columns else ((),) * len(grid)
     about = {
         name: {"arch": point.target.net, "samples": point.target.samples, "seed": point.seed}
         | dict(zip(columns, values, strict=True))
-        for (name, point), values in zip(grid.items(), further, strict=True)
+        for (name, point), values in zip(grid.items(), rest, strict=True)
     }
     swept = spec.model_dump(mode="json", include={"sizes", "archs", "seeds"})
     over = {path: list(dict.fromkeys(values)) for path, values in columns.items()}
@@ -99,7 +100,7 @@ def comparison(
         reports=reports,
         links={name: f"../../{getattr(ref, 'path', '')}/report.html" for name, ref in reports.items()},
         about={name: about[name] for name in targets},
-        fields=list(spec.over),
+        fields=list(fields),
         failed=failed,
         spec=told(spec.base, {"complexity"}) | {"sweep": swept | {"over": over}},
     )
@@ -128,7 +129,8 @@ def sweep_name(spec: SweepSpec) -> str:
     nets = dict.fromkeys(point.target.net for point in specs)
     sizes, seeds = sorted({point.target.samples for point in specs}), sorted({point.seed for point in specs})
     words = ["+".join(nets), f"n{'+'.join(map(str, sizes))}", f"s{'+'.join(map(str, seeds))}"]
-    words += [f"{short(path, spec)}={'+'.join(map(in_words, values))}" for path, values in spec.over.items()]
+    fields = further(spec)
+    words += [f"{short(path, fields)}={'+'.join(map(in_words, values))}" for path, values in fields.items()]
     return f"{'-'.join(words)} ({len(grid)} targets)".replace(":", ".")
 
 

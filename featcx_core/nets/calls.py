@@ -14,6 +14,7 @@ from featcx_core.errors import InputError
 from featcx_core.specs import nearest
 
 LISTED = 40  # layers that a refusal names
+FEW = 3  # stages of a net; with fewer the largest is looked into
 
 
 class Call(NamedTuple):
@@ -141,6 +142,48 @@ def default_layer(model: nn.Module, images: Tensor) -> str:
         if len(weights) != 1:
             raise InputError(f"It is not plain where the net's features end; name target.layer. {listing(found)}")
         within, scope = own[last].module, f"{own[last].name}."
+
+
+def stages(model: nn.Module, images: Tensor) -> list[str]:
+    """The net's stages or blocks up to its default layer, in the order of their calls.
+
+    They are the parts that hold parts of their own. Where there are fewer than three (a net that is one long row of layers,
+    or of blocks), the largest gives way to its own; of a row of plain layers each counts that is the last of its size.
+
+    Raises:
+        InputError: where it is not plain where the features end.
+    """
+    found, last = calls(model, images), default_layer(model, images)
+    at = find_call(model, found, last)
+    before = found[: next(i for i, call in enumerate(found) if call[:2] == at[:2]) + 1]
+    named = _parts(before, "")
+    while len(named) < FEW:
+        sizes = [sum(p.numel() for p in call.module.parameters()) for call in named]
+        place = sizes.index(max(sizes))
+        below, row = _parts(before, f"{named[place].name}."), isinstance(named[place].module, nn.Sequential)
+        if not below or not (row or any(True for call in below for _ in call.module.children())):
+            break  # a block: what it is made of are no stages
+        named[place : place + 1] = below
+    return [call.name for call in named]
+
+
+def _parts(found: list[Call], scope: str) -> list[Call]:
+    """The calls directly below a scope that hold parts of their own; if there are none, the last plain one of each size."""
+    names = {call.name for call in found}
+    own = [
+        call
+        for call in found
+        if call.number == 1
+        and call.name.startswith(scope)
+        and len(call.shape) >= 2
+        and not any(call.name.startswith(f"{other}.") for other in names if other.startswith(scope))
+    ]
+    rows = [call for call in own if any(True for _ in call.module.children())]
+    if rows:
+        return rows
+    plain = [call for call in own if "pool" not in type(call.module).__name__.lower()]
+    following = [*plain[1:], None]
+    return [c for c, after in zip(plain, following, strict=True) if after is None or c.shape[1:] != after.shape[1:]]
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from featcx_core.studies import measures
 from featcx_core.studies.claims import assess
 from featcx_core.studies.measures import spread
 from featcx_core.studies.prediction import Prediction, predict_performance
-from featcx_core.wording import Row, unresolved
+from featcx_core.wording import Row, significance_of, unresolved
 
 IDENTITY = ("target", "arch", "samples", "seed", "order")
 SCORES = ("train_accuracy", "test_accuracy", "train_loss", "test_loss", "feature_variance")
@@ -40,6 +40,7 @@ MODELS = {
     "combined": "shares and log(samples)",
 }
 OVER = ["group", "samples", "order"]
+LAYER = "target.layer"
 Notes = dict[str, str]
 
 
@@ -56,8 +57,8 @@ def frames_of(
 
     Returns:
         sweep (the table, sorted, with `group`), targets (a row a target), a frame an analysis (a row a (group, samples,
-        order): mean over seeds and their range, `seeds`), claim_1 to claim_4, mean_reliability, distances, peaks, slopes, and
-        prediction and held_out. No frames for a table without rows.
+        order): mean over seeds and their range, `seeds`), profile (where layers vary), claim_1 to claim_4, mean_reliability,
+        distances, peaks, slopes, and prediction and held_out. No frames for a table without rows.
     """
     if table.empty:
         return {}, {}
@@ -66,6 +67,8 @@ def frames_of(
     for name, columns in BY_ORDER.items():
         if sweep[name].notna().any():
             frames[name] = over_seeds(sweep, tuple(column for column in columns if sweep[column].notna().any()))
+    if LAYER in fields and sweep[LAYER].nunique() > 1:
+        frames["profile"] = profile(sweep, fields, list(dict.fromkeys(table[LAYER])))
     claims = assess(sweep, confidence)
     frames |= {f"claim_{k}": own.reset_index(drop=True) for k, own in claims.groupby(claims["statement"].str[0])}
     frames |= {
@@ -117,6 +120,37 @@ def _group(row: Row, fields: Sequence[str]) -> str:
     names = [name if short.count(name) == 1 else field for name, field in zip(short, fields, strict=True)]
     settings = ", ".join(f"{name} {row[field]}" for name, field in zip(names, fields, strict=True))
     return f"{row['arch']} ({settings})" if settings else str(row["arch"])
+
+
+def profile(sweep: pd.DataFrame, fields: Sequence[str], layers: Sequence[str]) -> pd.DataFrame:
+    """How complexity grows through a net: a row a (net, layer, order), the layers in the order in which they were given.
+
+    Returns:
+        net (architecture, further fields and samples), layer, place (of the layer, from 0), order, significance (what chains
+        share, or as published where there is one chain), residual and resolved (share of the seeds that resolve the order,
+        NaN where none was judged), each a mean over `seeds`.
+    """
+    shown = [field for field in fields if field != LAYER and sweep[field].nunique(dropna=False) > 1]
+    several = sweep["samples"].nunique() > 1
+    rows = sweep.to_dict("records")
+    judged = {"yes": 1.0, "no": 0.0, "negative": 0.0}
+    resolved = sweep["resolved"] if "resolved" in sweep else pd.Series([None] * len(sweep))
+    told = pd.DataFrame(
+        {
+            "net": [_group(row, shown) + (f", n = {row['samples']:,}" if several else "") for row in rows],
+            "layer": sweep[LAYER],
+            "place": sweep[LAYER].map(list(layers).index),
+            "order": sweep["order"],
+            "significance": sweep[significance_of(sweep)],
+            "residual": sweep["residual"],
+            "resolved": resolved.map(judged).astype(float),
+            "seeds": sweep["seed"],
+        }
+    )
+    by = ["net", "place", "layer", "order"]
+    means = {name: (name, "mean") for name in ("significance", "residual", "resolved")}
+    found = told.groupby(by, sort=False).agg(**means, seeds=("seeds", "nunique")).reset_index()
+    return found.sort_values(["net", "place", "order"], ignore_index=True, kind="stable")
 
 
 def natural(text: str) -> list[tuple[bool, float, str]]:

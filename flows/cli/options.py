@@ -54,6 +54,10 @@ Open = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")]
 Sizes = Annotated[str | None, typer.Option("--sizes", help="Training images of the targets: 200,500.")]
 Archs = Annotated[str | None, typer.Option("--archs", help="Architectures of the targets: resnet8,resnet20.")]
+Layers = Annotated[
+    str | None,
+    typer.Option("--layers", help="Layers of one net: layer1,layer2; all: every stage or block."),
+]
 Seeds = Annotated[str | None, typer.Option("--seeds", help="Root seeds: 0,1,2.")]
 Over = Annotated[
     list[str] | None, typer.Option("--over", help="path.to.field=a,b,c sweeps any field; may be given again.")

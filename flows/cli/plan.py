@@ -27,6 +27,7 @@ def plan(
     preset: options.Preset = "mnist",
     sizes: options.Sizes = None,
     archs: options.Archs = None,
+    layers: options.Layers = None,
     seeds: options.Seeds = None,
     over: options.Over = None,
     config: options.Config = None,
@@ -45,7 +46,7 @@ def plan(
 ) -> None:
     """Says what a run would find in the store, what it would compute and why, and what that costs; runs nothing.
 
-    With --sizes, --archs, --seeds or --over it plans the sweep that `featcx sweep` would run.
+    With --sizes, --archs, --layers, --seeds or --over it plans the sweep that `featcx sweep` would run.
     """
     with options.errors_as_sentences(debug):
         from flows.asked import Asked
@@ -58,7 +59,7 @@ def plan(
         from flows.planning.plan import plan as planned
 
         changes = options.overridden(set_, device=device, runner=runner)
-        spec = Asked(preset, config, changes, sizes, archs, seeds, over or ()).either()
+        spec = Asked(preset, config, changes, sizes, archs, seeds, over or (), layers).either()
         job_of(spec).check(spec, store)
         found, console = planned(spec, store, devices, rate, anew), options.wide_console()
         print_table(console, stages_table(found, every))

@@ -20,6 +20,7 @@ def sweep(
     preset: options.Preset = "mnist",
     sizes: options.Sizes = None,
     archs: options.Archs = None,
+    layers: options.Layers = None,
     seeds: options.Seeds = None,
     over: options.Over = None,
     config: options.Config = None,
@@ -30,7 +31,7 @@ def sweep(
     json: options.Json = None,
     debug: options.Debug = False,
 ) -> None:
-    """Analyses every combination of sizes, architectures and seeds; what they share is computed once; compares them.
+    """Analyses every combination of sizes, architectures, layers and seeds; what they share is computed once; compares them.
 
     Variants (distilled, pruned, quantised) and the substitution control are left out unless --set turns them on.
     """
@@ -41,7 +42,7 @@ def sweep(
         from flows.grid import points
 
         changes = options.overridden(set_, device=device, runner=runner)
-        spec, console = Asked(preset, config, changes, sizes, archs, seeds, over or ()).sweep(), Console()
+        spec, console = Asked(preset, config, changes, sizes, archs, seeds, over or (), layers).sweep(), Console()
         grid = points(spec)
 
         def ready() -> tuple[Job[SweepSpec], SweepSpec]:

@@ -153,8 +153,8 @@ order, the **pictures**, and a link to its **report**.""",
 sweep = deployed(
     targets,
     filled_sweep,
-    """Analyses every combination of **sizes**, **archs**, **seeds** and further fields (**over**: path and values), and
-compares them.
+    """Analyses every combination of **sizes**, **archs**, **layers**, **seeds** and further fields (**over**: path and
+values), and compares them.
 
 What the targets share is computed once, what exists is *Cached*, and a target that fails stops no other: the run then ends
 *Failed*, with a report on the others. Variants (distilled,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
@@ -81,6 +82,33 @@ def accuracy(frames: Frames, theme: Theme = LIGHT, coverage: float | None = None
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes[0].set_ylabel("test accuracy", color=theme.ink, fontsize=TEXT)
     return finish(figure, theme, axes, foot(frames, None, ""), columns=3)
+
+
+def profile(frames: Frames, theme: Theme = LIGHT, coverage: float | None = None) -> Figure:
+    """Significance as a field of layer (the first at the bottom) by order, a panel a net; orders not resolved in brackets."""
+    frame = frames["profile"]
+    nets, orders = _unique(frame["net"]), sorted(int(order) for order in frame["order"].unique())
+    layers = frame.drop_duplicates("place").sort_values("place")["layer"].tolist()
+    figure, axes = grid(theme, nets, height=max(2.6, 0.34 * len(layers)))
+    top = max(float(frame["significance"].max()), 1e-12)
+    colours = LinearSegmentedColormap.from_list("featcx", [theme.paper, theme.series[0]]).with_extremes(bad=theme.grid)
+    for axis, net in zip(axes, nets, strict=True):
+        own = frame[frame["net"] == net].pivot(index="layer", columns="order").reindex(layers)
+        values = own["significance"][orders].to_numpy(float)
+        resolved = own["resolved"][orders].to_numpy(float)
+        axis.grid(False)
+        axis.imshow(values, cmap=colours, vmin=0, vmax=top, origin="lower", aspect="auto")
+        axis.set_xticks(range(len(orders)), [str(order) for order in orders])
+        axis.set_yticks(range(len(layers)), layers)
+        for (i, j), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                shown = f"({100 * value:.0f})" if resolved[i, j] < 0.5 else f"{100 * value:.0f}"
+                axis.text(j, i, shown, ha="center", va="center", color=theme.paper if value > 0.65 * top else theme.ink)
+    _outer(theme, axes, "layer, from the image up", "complexity order (ReLU layers)")
+    judged = "; in brackets: not resolved for half of the seeds or more" if frame["resolved"].notna().any() else ""
+    seeds = int(frame["seeds"].max())
+    mean = f", means over {seeds} seeds" if seeds > 1 else ""
+    return finish(figure, theme, axes, f"per cent of Var[f]{mean}{judged}")
 
 
 def over_samples(axis: Axes, own: pd.DataFrame, name: str, colour: str, label: str, marker: str, place: float) -> None:

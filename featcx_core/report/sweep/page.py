@@ -60,7 +60,9 @@ def write_sweep_report(
     for name in set(frames) - set(drawn):
         notes[name] = claim_readings.claim(frames, name[6:])
     for section in SECTIONS:
-        if not section.needs([frame in drawn for frame in section.tables]):  # a note would stand in its place
+        if not section.optional and not section.needs(
+            [frame in drawn for frame in section.tables]
+        ):  # a note stands there
             notes.setdefault(section.name, ABSENT if frames else NONE)
     return write_page(
         folder,
@@ -84,7 +86,8 @@ def _sizes(frames: Frames) -> int:
 def _sections(frames: Frames) -> list[Section]:
     """The sections; a figure of one panel is as wide as others of one."""
     single = "sweep" in frames and frames["sweep"]["group"].nunique() == 1
-    return [replace(section, wide=section.wide and not (single and section.name in BY_ORDER)) for section in SECTIONS]
+    there = [section for section in SECTIONS if not section.optional or set(section.tables) <= set(frames)]
+    return [replace(section, wide=section.wide and not (single and section.name in BY_ORDER)) for section in there]
 
 
 def _tiles(frames: Frames, failed: Mapping[str, str]) -> list[Tile]:

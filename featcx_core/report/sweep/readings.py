@@ -44,6 +44,20 @@ def summary(frames: Frames, failed: Mapping[str, str], source: str) -> list[str]
     return [swept, findings(frames), doubts(frames, failed)]
 
 
+def profile(frames: Frames) -> str:
+    """From which layer on more than half of what is found lies beyond the first order, net by net."""
+    told = []
+    for net, own in frames["profile"].groupby("net", sort=False):
+        first = own["order"].min()
+        rows = own.assign(high=own["significance"].where(own["order"] > first, 0.0)).groupby(["place", "layer"])
+        sums = rows[["significance", "high"]].sum().reset_index()
+        share = (sums["high"] / sums["significance"]).clip(0, 1)
+        at = [f"{percent(float(share.iloc[i]))} at {sums['layer'].iloc[i]}" for i in (0, -1)]
+        top = sums["layer"].iloc[int(share.argmax())]
+        told.append(f"in {net} the share of significance beyond order {first} is {at[0]} and {at[1]}, highest at {top}")
+    return f"In this sweep {words(told)}."
+
+
 def findings(frames: Frames) -> str:
     """Which statements are supported, contradicted and open."""
     rows = [row for k in "1234" for row in overall(frames, k)]

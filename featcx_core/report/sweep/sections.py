@@ -104,8 +104,30 @@ ACCURACY = Section(
     wide=True,
     paper="The paper's targets on CIFAR-10 see 200 to 5,000 samples; ResNet-20 on 2,000 has 56.2%.",
 )
+PROFILE = Section(
+    "profile",
+    "Where in the net complexity arises",
+    "significance by layer and order; what an order adds at each layer of one net",
+    figures.profile,
+    readings.profile,
+    {
+        "profile": (
+            Column("net", "net"),
+            Column("layer", "layer"),
+            ORDER,
+            Column("significance", "significance", percent),
+            Column("residual", "residual", percent),
+            Column("resolved", "resolved (share of seeds)", percent),
+            SEEDS,
+        )
+    },
+    wide=True,
+    optional=True,
+    paper="The paper takes one layer of each net.",
+)
 SECTIONS = (
     ACCURACY,
+    PROFILE,
     _by_order(
         "significance",
         "Significance over sizes",

@@ -5,8 +5,10 @@ import torch
 from torch import nn
 
 from featcx_core.errors import InputError
+from featcx_core.nets.calls import example, stages
 from featcx_core.nets.disentangler import Disentangler
 from featcx_core.nets.split import split_net
+from featcx_core.nets.targets import build_net
 
 SHAPE = (3, 16, 16)
 
@@ -150,3 +152,25 @@ def test_a_wrong_layer_lists_the_layers_with_their_shapes():
 def test_a_disentangler_gives_tokens_and_vectors(shape, grid):
     net = Disentangler(1, SHAPE, shape, width=4, grid=grid) if grid else Disentangler(1, SHAPE, shape, width=4)
     assert net(images()).shape == (4, *shape)
+
+
+@pytest.mark.parametrize(
+    ("net", "found"),
+    [
+        ("resnet20", ["stem", "stages.0", "stages.1", "stages.2"]),
+        ("torchvision:resnet18", ["layer1", "layer2", "layer3", "layer4"]),
+        ("torchvision:vgg11", [f"features.{i}" for i in (1, 4, 9, 14, 19)]),  # the last ReLU before each pooling
+        ("timm:regnety_002", ["stem", "s1", "s2", "s3", "s4"]),
+    ],
+)
+def test_the_stages_of_a_net_are_those_of_its_paper(net, found):
+    model = build_net(net, 3, 10, {}).eval()
+    assert stages(model, example(model, (3, 64, 64))) == found
+
+
+def test_the_blocks_of_a_row_are_its_stages_and_each_can_be_cut():
+    net = Tokens().eval()
+    found = stages(net, example(net, SHAPE))
+    assert found == ["blocks.0", "blocks.1"]
+    for layer in found:
+        assert split_net(net, layer, False, SHAPE).shape == (12, 17, 1)

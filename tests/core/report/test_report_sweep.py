@@ -392,3 +392,36 @@ def test_the_limit_of_little_is_drawn_where_the_legend_says():
     limits = [line.get_ydata()[0] for line in axis.lines if str(line.get_label()).startswith("'little'")]
     assert limits == pytest.approx((seeds + 0.1).tolist())
     assert {c.get_label() for c in axis.containers} == set(figures_claims.KINDS.values())
+
+
+def test_a_profile_over_layers_is_the_mean_of_its_seeds(tmp_path):
+    """Order 7 takes what order 4 gives up, a tenth a layer: known shares, an unresolved order in brackets."""
+    layers = ["late", "early", "middle"]  # as given, not as spelled
+    table = made(sizes=(200,), seeds=(0, 1), noise=0.0, fields=[{"target.layer": layer} for layer in layers])
+    place = table["target.layer"].map(layers.index)
+    moved = 0.1 * place * table["order"].map({4: -1, 7: 1}).fillna(0.0)
+    table["cross_seed"] = table["significance"] + moved + 0.01 * table["seed"]
+    table["resolved"] = np.where((table["order"] == 25) | ((table["order"] == 13) & (table["seed"] == 0)), "no", "yes")
+    frames, _ = frames_of(table, ("target.layer",), {}, 0.95)
+    profile = frames["profile"]
+    assert profile["layer"].drop_duplicates().tolist() == layers
+    assert profile["seeds"].tolist() == [2] * 12
+    for row in profile.to_dict("records"):
+        own = table[(table["target.layer"] == row["layer"]) & (table["order"] == row["order"])]
+        assert row["significance"] == pytest.approx(own["cross_seed"].mean())
+        assert row["resolved"] == {4: 1.0, 7: 1.0, 13: 0.5, 25: 0.0}[row["order"]]
+    shown = [text.get_text() for text in figures_sweep.profile(frames).axes[0].texts]
+    assert shown == [
+        f"({100 * value:.0f})" if order == 25 else f"{100 * value:.0f}"
+        for order, value in zip(profile["order"], profile["significance"], strict=True)
+    ]
+    page = write_sweep_report(
+        tmp_path, table, fields=("target.layer",), failed={}, links={}, spec={}, provenance=[]
+    ).read_text()
+    assert "highest at middle" in page
+    assert "Where in the net complexity arises" in page
+
+
+def test_without_layers_there_is_no_profile(tmp_path):
+    page = write_sweep_report(tmp_path, made(), fields=(), failed={}, links={}, spec={}, provenance=[]).read_text()
+    assert "Where in the net" not in page
