@@ -152,7 +152,12 @@ def compared(
         whole["pool"], whole["test"], [other.feature], (), lambda split, samples: images[split][samples],
         ridges=(1e-4, 1e-2, 1.0), bootstrap=300, **settings,
     )  # fmt: skip
-    each = [measure_chain(tables(c), target.head, [other.feature], images, ridges=(1e-4, 1e-2, 1.0)) for c in chains]
+    each = [
+        measure_chain(
+            tables(c), target.head, [other.feature], lambda s, rows: images[s][rows], ridges=(1e-4, 1e-2, 1.0)
+        )
+        for c in chains
+    ]
     moved = variance_over_chains([n.order for n in mean], each)
     spread = {str(metric): rows.variance.to_numpy() for metric, rows in moved.groupby("metric")}
     values = {"cross_seed": found.orders.cross_seed} | {

@@ -51,6 +51,6 @@ def accuracy(net: torch.nn.Module, data: Dataset) -> float:
     """Share of the test images that a net of uint8 images gets right."""
     right = [
         (net(x).argmax(1) == y).sum()
-        for x, y in zip(data.test_images.split(250), data.test_labels.split(250), strict=True)
+        for x, y in zip(data.split("test")[0].split(250), data.test_labels.split(250), strict=True)
     ]
     return int(sum(right)) / len(data.test_labels)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from featcx_core.specs import AnalysisSpec, ComponentsSpec
@@ -10,6 +12,8 @@ from featcx_core.store.record import Record
 from tasks.engine import Work, stage
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from featcx_core.nets.disentangler import Disentangler
 
 SPLITS = ("pool", "validation", "seen", "test")
@@ -175,7 +179,7 @@ def spread(
     rows_seed: int,
 ) -> dict[str, Any]:
     """How far effectiveness, over-fitting and decodability move with the chain: each chain's own, and the variance."""
-    from featcx_core.analysis.components import decompose, sample_rows
+    from featcx_core.analysis.components import ComponentTable, extract, sample_rows
     from featcx_core.data.images import Dataset
     from featcx_core.game.replicates import measure_chain, variance_over_chains
     from featcx_core.nets.targets import TargetNet
@@ -186,12 +190,27 @@ def spread(
     others = [read_network(work.path(ref), TargetNet, work.device).feature for ref in exemplary or ()]
     seen = work.record(target).tensors["seen"]["seen"]
     chosen = {split: sample_rows(dataset.split(split, seen), rows, rows_seed) for split in ("pool", "seen", "test")}
-    images = {split: dataset.normalise(part.to(work.device)) for split, (part, _, _) in chosen.items()}
     found = []
+
+    def images(split: str, samples: Tensor) -> Tensor:
+        return dataset.normalise(dataset.read(split, samples).to(work.device))
+
     for chain in _opened(work, disentanglers):
-        phi = {own.order: own for own in chain}
-        tables = {split: decompose(net.feature, phi, x, chosen[split][1]) for split, x in images.items()}
-        found.append(measure_chain(tables, net.head, others, images, ridges=ridges, device=work.device))
+        with tempfile.TemporaryDirectory(dir=work.folder) as place:  # of large features more than memory holds
+            tables = {}
+            for split, (part, labels, samples) in chosen.items():
+                extract(
+                    net.feature,
+                    {own.order: own for own in chain},
+                    part,
+                    labels,
+                    samples,
+                    Path(place) / split,
+                    normalise=dataset.normalise,
+                    device=work.device,
+                )
+                tables[split] = ComponentTable.open(Path(place) / split)
+            found.append(measure_chain(tables, net.head, others, images, ridges=ridges, device=work.device))
     moved = variance_over_chains([own.order for own in chain], found)
     Record(frames={"spread": moved}, numbers={"chains": len(found)}).save(work.folder)
     return {"chains": len(found), "rows": rows}

@@ -119,7 +119,7 @@ def reliability(
         ComponentTable.open(work.path(components) / "pool"),
         nets,
         back,
-        lambda samples: dataset.normalise(dataset.train_images[samples].to(work.device)),
+        lambda samples: dataset.normalise(dataset.read("train", samples).to(work.device)),
         rounds=rounds,
         bootstrap=settings.bootstrap,
         confidence=settings.confidence,
@@ -156,14 +156,13 @@ def decodability(
     nets = [read_network(work.path(ref), TargetNet, work.device) for ref in exemplary]
     with seeded(floor_seed):
         untrained = [TargetNet(**nets[0].config).to(work.device).eval() for _ in range(floors)]
-    images = {"pool": dataset.train_images, "test": dataset.test_images}
     pool, test = (ComponentTable.open(work.path(components) / split) for split in ("pool", "test"))
     result = measure_decodability(
         pool,
         test,
         [net.feature for net in nets],
         [net.feature for net in untrained],
-        lambda split, samples: dataset.normalise(images[split][samples].to(work.device)),
+        lambda split, samples: dataset.normalise(dataset.read(split, samples).to(work.device)),
         ridges=ridges,
         bootstrap=settings.bootstrap,
         confidence=settings.confidence,

@@ -22,8 +22,7 @@ def data(work: Work, *, settings: DatasetSpec, files: FileRef | None) -> dict[st
     from featcx_core.data.sources import load_dataset, understood
 
     where = settings.model_copy(update={"source": f"{settings.source}:{files.path}"}) if files else settings
-    loaded = load_dataset(where, work.progress.count)
-    loaded.save(work.folder)
+    loaded = load_dataset(where, work.progress.count, work.folder)
     return {
         "understood": understood(where),
         "classes": len(loaded.classes),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from featcx_core.analysis.pages import mapped_columns
+from featcx_core.data.images import Rows
 from featcx_core.errors import InputError
 from featcx_core.seeds import generator
 
@@ -180,13 +181,13 @@ def _tensor(column: Any, shape: tuple[int, ...]) -> Tensor:
 
 
 def sample_rows(
-    split: tuple[Tensor, Tensor, Tensor], rows: int | Literal["all"], seed: int
-) -> tuple[Tensor, Tensor, Tensor]:
+    split: tuple[Rows, Tensor, Tensor], rows: int | Literal["all"], seed: int
+) -> tuple[Rows, Tensor, Tensor]:
     """At most `rows` of a split's (images, labels, sample numbers), drawn with a seed and kept in order."""
     if rows == "all" or len(split[1]) <= rows:
         return split
     chosen = torch.randperm(len(split[1]), generator=generator(seed))[:rows].sort().values
-    return split[0][chosen], split[1][chosen], split[2][chosen]
+    return split[0].only(chosen), split[1][chosen], split[2][chosen]
 
 
 def _split(feature: Forward, disentanglers: Mapping[int, Forward], x: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -207,7 +208,7 @@ def decompose(feature: Forward, disentanglers: Mapping[int, Forward], images: Te
 def extract(
     feature: Forward,
     disentanglers: Mapping[int, Forward],
-    images: Tensor,
+    images: Tensor | Rows,
     labels: Tensor,
     samples: Tensor,
     folder: Path,

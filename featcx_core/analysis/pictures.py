@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from featcx_core.analysis.components import ComponentTable
-from featcx_core.data.images import Dataset
+from featcx_core.data.images import Dataset, Rows
+from featcx_core.data.mapped import rows_at_once
 from featcx_core.store.record import Record
 
 SAMPLES = 6  # images shown, one a class
@@ -104,9 +105,9 @@ def make_pictures(data: Dataset, test: ComponentTable, head: nn.Module, count: i
     feature = maps.sum(1)
     channel = int((feature > 0).sum((0, 2, 3)).argmax())
     groups = [samples, *(samples[labels == label] for label in range(min(CLASSES, len(rows))))]
-    means = [data.test_images[group].float().sum(0) / max(1, len(group)) for group in groups]
+    means = [_sum(data.split("test")[0].only(group)).float() / max(1, len(group)) for group in groups]
     return Pictures(
-        images=data.test_images[numbers],
+        images=data.split("test")[0][numbers],
         feature=feature[:, channel],
         phi=maps[:, :-1, channel].cumsum(1),
         components=maps[:, :-1, channel],
@@ -121,6 +122,14 @@ def make_pictures(data: Dataset, test: ComponentTable, head: nn.Module, count: i
         classes=data.classes,
         rows=tuple(rows.tolist()),
     )
+
+
+def _sum(images: Rows) -> Tensor:
+    """int64 (C, H, W): the sum of uint8 images, some at a time."""
+    total = torch.zeros(images.images.shape[1:], dtype=torch.int64)
+    for part in images.split(rows_at_once(images.images)):
+        total += part.sum(0)
+    return total
 
 
 def limit_of(pictures: Pictures, share: float = 0.99) -> float:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from featcx_core.data.decoding import on_white
-from featcx_core.data.raw import Progress
+from featcx_core.data.decoding import on_white, opened
+from featcx_core.data.raw import Progress, available_cores
 from featcx_core.errors import InputError
 
 QUALITY = 95  # of the JPEG that a crop is stored as, without subsampling of colours
@@ -93,32 +93,60 @@ def write_crops(crops: list[Crop], out: Path, progress: Progress = lambda done, 
     Raises:
         InputError: when OUT holds something, or a picture or its box cannot be used; with the file.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    there = out.exists()
+    if there and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is there already; give a folder that is empty or does not exist.")
-    out.mkdir(parents=True, exist_ok=True)
+    places = _places(crops)
     try:
-        with ThreadPoolExecutor() as pool:
-            for done, _ in enumerate(pool.map(lambda crop: _write(crop, out), crops), 1):
+        out.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(available_cores()) as pool:
+            for done, _ in enumerate(pool.map(lambda crop, place: _write(crop, out / place), crops, places), 1):
                 progress(done, len(crops))
-    except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
+    except BaseException as error:
+        for part in (out / "train", out / "test") if there else (out,):
+            shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, OSError) and not isinstance(error, InputError):
+            raise InputError(f"{out} cannot be written ({error}); give another folder, or make room.") from error
         raise
     train, several = sum(crop.train for crop in crops), sum(len(crop.boxes) > 1 for crop in crops)
     return Written(train, len(crops) - train, several)
 
 
-def _write(crop: Crop, out: Path) -> None:
+def _places(crops: list[Crop]) -> list[str]:
+    """Each crop's file below OUT.
+
+    Raises:
+        InputError: for a class name that is no name of a folder, and for two pictures that would be one file.
+    """
+    from_image = dict[str, Path]()
+    for crop in crops:
+        if (
+            not crop.name
+            or crop.name.startswith(".")
+            or crop.name != PurePosixPath(crop.name).name
+            or "\\" in crop.name
+        ):
+            raise InputError(
+                f"The class name '{crop.name}' of {crop.image} is no name of a folder; unpack the archive anew."
+            )
+        place = f"{'train' if crop.train else 'test'}/{crop.name}/{crop.image.stem}.jpg"
+        if place in from_image:
+            raise InputError(f"{from_image[place]} and {crop.image} would both become {place}; rename or drop one.")
+        from_image[place] = crop.image
+    return list(from_image)
+
+
+def _write(crop: Crop, path: Path) -> None:
     from PIL import Image
 
     try:
-        with Image.open(crop.image) as image:  # as it is stored: that is what boxes are measured in
+        with opened(crop.image) as image:  # as it is stored: that is what boxes are measured in
             pixels = on_white(image).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{crop.image}: the image cannot be read ({error}); unpack the archive anew.") from error
     left, top, right, bottom = max((_clipped(box, pixels.size) for box in crop.boxes), key=_area, default=(0, 0, 0, 0))
     if right - left < 1 or bottom - top < 1:
         raise InputError(f"{crop.image}: its bounding box lies outside the picture; correct or drop it.")
-    path = out / ("train" if crop.train else "test") / crop.name / f"{crop.image.stem}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels.crop((left, top, right, bottom)).save(path, quality=QUALITY, subsampling=0)
 
@@ -153,14 +181,16 @@ def _table(path: Path) -> dict[str, list[str]]:
 def _annotated(path: Path) -> list[Box]:
     """The boxes of an annotation."""
 
-    def sides(box: ElementTree.Element) -> Iterator[float]:
-        for name in ("xmin", "ymin", "xmax", "ymax"):
-            yield float(box.findtext(name, ""))
+    def side(box: ElementTree.Element, name: str) -> float:
+        return float(box.findtext(name, ""))
 
     try:
-        boxes = [tuple(sides(box)) for box in ElementTree.parse(path).iter("bndbox")]
+        boxes = [
+            (side(box, "xmin"), side(box, "ymin"), side(box, "xmax"), side(box, "ymax"))
+            for box in ElementTree.parse(path).iter("bndbox")
+        ]
     except (OSError, ValueError, ElementTree.ParseError) as error:
         raise InputError(f"{path} is no annotation that can be read ({error}); unpack the archive anew.") from error
     if not boxes:
         raise InputError(f"{path} tells of no box; correct it, or drop the image from the list.")
-    return boxes  # type: ignore[return-value]  # four sides each
+    return boxes

@@ -7,11 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from featcx_core.data.images import Shape, stratified_split
-from featcx_core.data.raw import (
-    Labels,
-    Progress,
-    RawData,
-)
+from featcx_core.data.raw import Labels, Progress
 from featcx_core.errors import InputError
 
 
@@ -20,6 +16,7 @@ class Digits:
 
     classes = tuple("0123456789")
     test_share = 397 / 1797
+    flip = False
 
     def _arrays(self) -> tuple[np.ndarray, np.ndarray]:
         from sklearn.datasets import load_digits
@@ -27,14 +24,16 @@ class Digits:
         images, labels = load_digits(return_X_y=True)
         return (images.reshape(-1, 8, 8, 1) * (255 / 16)).round().astype(np.uint8), labels.astype(np.int64)
 
-    def load(self, progress: Progress) -> RawData:
+    def fill(self, train: np.ndarray, test: np.ndarray, progress: Progress) -> Labels:
         images, labels = self._arrays()
-        test, train = stratified_split(labels, self.test_share, seed=0)
-        return RawData((images[train], labels[train]), (images[test], labels[test]), self.classes, flip=False)
+        out, kept = stratified_split(labels, self.test_share, seed=0)
+        train[:], test[:] = images[kept].transpose(0, 3, 1, 2), images[out].transpose(0, 3, 1, 2)
+        return Labels(labels[kept], labels[out], self.classes)
 
     def labels(self) -> Labels:
-        raw = self.load(lambda done, total: None)
-        return Labels(raw.train[1], raw.test[1], self.classes)
+        labels = self._arrays()[1]
+        out, kept = stratified_split(labels, self.test_share, seed=0)
+        return Labels(labels[kept], labels[out], self.classes)
 
     def shape(self) -> Shape:
         return 1, 8, 8
@@ -65,23 +64,26 @@ class Mnist(Digits):
 class Cifar10:
     """CIFAR-10 by torchvision, which downloads it once into ~/.cache/featcx (or $FEATCX_DATA)."""
 
+    flip = True
     classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-    def load(self, progress: Progress) -> RawData:
+    def fill(self, train: np.ndarray, test: np.ndarray, progress: Progress) -> Labels:
         import os
 
         from torchvision.datasets import CIFAR10
 
         root = Path(os.environ.get("FEATCX_DATA", "~/.cache/featcx")).expanduser()
         try:
-            train, test = (CIFAR10(str(root), train=part, download=True) for part in (True, False))
+            parts = [CIFAR10(str(root), train=part, download=True) for part in (True, False)]
         except (OSError, RuntimeError) as error:
             raise InputError(
                 f"CIFAR-10 could not be downloaded to {root} ({error}); put it there, or point dataset.source at "
                 "parquet:DIR or folder:DIR."
             ) from error
-        arrays = [(np.asarray(d.data, dtype=np.uint8), np.asarray(d.targets, dtype=np.int64)) for d in (train, test)]
-        return RawData(arrays[0], arrays[1], self.classes, flip=True)
+        for place, part in zip((train, test), parts, strict=True):
+            place[:] = np.asarray(part.data, dtype=np.uint8).transpose(0, 3, 1, 2)
+        own = [np.asarray(part.targets, dtype=np.int64) for part in parts]
+        return Labels(own[0], own[1], self.classes)
 
     def labels(self) -> Labels:
         each = np.arange(10)

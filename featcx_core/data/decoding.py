@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -12,12 +13,29 @@ from featcx_core.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+Blob = bytes | Path | None  # a picture's bytes, or the file that holds them
 Fit = Literal["crop", "pad", "stretch"]
 DEEP = ("I", "F")  # modes of more than 8 bits a channel begin so
 TWELVE_BITS = 4095
 
 
-def decode(blob: bytes | None, name: str, size: int | None, fit: Fit = "crop") -> np.ndarray:
+def opened(blob: bytes | Path) -> Image:
+    """A picture by its header. What Pillow takes for a bomb is an error, of which it only warns up to twice its limit.
+
+    Raises:
+        OSError, ValueError, SyntaxError: when it is no picture.
+        Image.DecompressionBombError: when it has more than `Image.MAX_IMAGE_PIXELS` pixels.
+    """
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(blob) if isinstance(blob, bytes) else blob)
+    if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        image.close()
+        raise Image.DecompressionBombError(f"it has {image.width}×{image.height} pixels, too many to be a photograph")
+    return image
+
+
+def decode(blob: Blob, name: str, size: int | None, fit: Fit = "crop") -> np.ndarray:
     """Pixels uint8 (H, W, 1 or 3): one channel for greyscale, three for all else.
 
     Args:
@@ -33,9 +51,9 @@ def decode(blob: bytes | None, name: str, size: int | None, fit: Fit = "crop") -
     if not blob:
         raise InputError(f"{name}: there are no image bytes; drop the row or store the image in it.")
     try:
-        image: Image.Image = Image.open(io.BytesIO(blob))
-        image = ImageOps.exif_transpose(image)
-        image = _eight_bits(image, name) if image.mode.startswith(DEEP) else on_white(image)
+        with opened(blob) as stored:
+            image = ImageOps.exif_transpose(stored)
+            image = _eight_bits(image, name) if image.mode.startswith(DEEP) else on_white(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         if isinstance(error, InputError):
             raise
@@ -46,12 +64,13 @@ def decode(blob: bytes | None, name: str, size: int | None, fit: Fit = "crop") -
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
-def channels_of(blob: bytes | None) -> int:
+def channels_of(blob: Blob) -> int:
     """1 for a greyscale picture, 3 for another or for none, by the header alone."""
     from PIL import Image
 
     try:
-        mode = Image.open(io.BytesIO(blob or b"")).mode
+        with opened(blob or b"") as image:
+            mode = image.mode
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return 3
     return 1 if mode in ("1", "L", "LA") or mode.startswith(DEEP) else 3

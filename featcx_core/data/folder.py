@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -11,19 +12,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from featcx_core.data.decoding import opened
 from featcx_core.data.images import Shape
 from featcx_core.data.raw import (
     TESTS,
     Labels,
     Progress,
-    RawData,
     check_labels,
-    decode_all,
+    decode_into,
     held_out,
+    listed_first,
     natural,
     no_share_beside,
     shape_of,
-    stacked,
 )
 from featcx_core.errors import InputError
 from featcx_core.specs import DatasetSpec
@@ -48,14 +49,18 @@ class Folder:
     nothing is there to test on, a stated share is held out. Hidden files and folders do not count; links are followed.
     """
 
+    flip = True
+
     def __init__(self, folder: Path, spec: DatasetSpec) -> None:
         self.folder, self.spec = folder, spec
-        named = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True) if path.is_dir()}
+        named = {path.name.lower(): path for path in sorted(_folders(folder), reverse=True)}
         there = {split: named[name] for split in TESTS for name in (f"{split}ing", split) if name in named}
         self.train = named.get("train", named.get("training", folder))
         if self.train == folder and there:
             raise InputError(f"There is no folder {folder / 'train'} beside {min(there.values())}; add or rename it.")
         self.test = next(iter(there.values()), None)
+        used = {self.train, self.test}
+        self.unread = [] if self.train == folder else natural(f"{p.name}/" for p in named.values() if p not in used)
         if self.test is not None:
             no_share_beside(str(self.test), spec.test)
 
@@ -76,6 +81,8 @@ class Folder:
         else:
             test = list(self._labelled(self.test, classes, left))
             notes += [f"{self.test.name}/ serves as the test split"] if self.test.name != "test" else []
+        if self.unread:
+            notes.append(f"not read, since {self.train.name}/ is the training split: {listed_first(self.unread)}")
         if left:
             reasons = ", ".join(
                 f"{count} {reason}" for reason, count in sorted(left.items(), key=lambda e: (-e[1], e[0]))
@@ -103,25 +110,26 @@ class Folder:
         return Labels(train, test, found.classes, found.notes)
 
     def shape(self) -> Shape:
-        return shape_of(((path.read_bytes(), str(path)) for path in self.files()), self.spec.size, self.spec.fit)
+        return shape_of(((path, str(path)) for path in self.files()), self.spec.size, self.spec.fit)
 
-    def load(self, progress: Progress) -> RawData:
-        labels, splits, done = self.labels(), list[list[np.ndarray]](), 0
-        total = len(labels.train) + len(labels.test)
-        for part in (self.listing.train, self.listing.test):
-            images: list[np.ndarray] = []
-            for start in range(0, len(part), 1000):
-                paths = [path for path, _ in part[start : start + 1000]]
-                images += decode_all([p.read_bytes() for p in paths], [*map(str, paths)], self.spec.size, self.spec.fit)
-                done += len(paths)
-                progress(done, total)
-            splits.append(images)
-        train, test = stacked(*splits)
-        return RawData((train, labels.train), (test, labels.test), labels.classes, flip=True)
+    def fill(self, train: np.ndarray, test: np.ndarray, progress: Progress) -> Labels:
+        labels, places = self.labels(), itertools.chain(train, test)
+        pictures = ((path, str(path), place) for path, place in zip(self.files(), places, strict=True))
+        decode_into(pictures, len(train) + len(test), self.spec.size, self.spec.fit, progress)
+        return labels
 
 
 def _folders(root: Path) -> list[Path]:
-    return [p for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "__"))]
+    there = [path for path in root.iterdir() if not path.name.startswith((".", "__"))]
+    for path in there:
+        _leads_somewhere(path)
+    return [path for path in there if path.is_dir()]
+
+
+def _leads_somewhere(path: Path) -> None:
+    """Refuses a link whose end is gone: nothing tells whether it was a picture, a class or something else."""
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"{path} is a link that leads nowhere; mend or remove it.")
 
 
 def _pictures(root: Path, left: Counter[str]) -> Iterator[Path]:
@@ -135,10 +143,9 @@ def _pictures(root: Path, left: Counter[str]) -> Iterator[Path]:
         seen.add(real)
         for name in natural(n for n in names if not n.startswith(".")):
             path = Path(place, name)
+            _leads_somewhere(path)
             if path.suffix.lower() not in STILL | MOVING:
                 left["not images"] += 1
-            elif not path.exists():
-                raise InputError(f"{path} is a link that leads nowhere; mend or remove it.")
             elif path.suffix.lower() in MOVING and _frames(path) > 1:
                 left[f"{path.suffix.lower()} of several frames"] += 1
             else:
@@ -150,7 +157,7 @@ def _frames(path: Path) -> int:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             return getattr(image, "n_frames", 1)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return 1

@@ -3,23 +3,79 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from featcx_core.data.mapped import Mapped, create, rows_at_once
 from featcx_core.errors import InputError
 from featcx_core.seeds import derive_seed
+
+AHEAD = 2  # batches that are read before they are asked for
+ON_DEVICE = 0.25  # of a GPU's free memory that the images may take there
+DATA = "data.safetensors"
+T = TypeVar("T")
+S = TypeVar("S")
+
+
+def ahead(read: Callable[[S], T], of: Iterable[S]) -> Generator[T]:
+    """`read` of each in turn, done by a thread up to AHEAD calls before they are asked for."""
+    waiting = deque[Future[T]]()
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            for one in of:
+                waiting.append(thread.submit(read, one))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            thread.shutdown(cancel_futures=True)
+
+
+class Rows:
+    """Some images of a data set, read when they are asked for: uint8 (n, C, H, W).
+
+    Args:
+        images: all images of the train or test split.
+        chosen: int64 (n,), which of them.
+        file: that they lie in; None: in memory.
+    """
+
+    def __init__(self, images: Tensor, chosen: Tensor, file: Mapped | None) -> None:
+        self.images, self.chosen, self.file = images, chosen, file
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, which: slice | Tensor) -> Tensor:
+        """A copy of these rows."""
+        found = self.images[self.chosen[which]]
+        if self.file is not None:
+            self.file.touch(found.nbytes)
+        return found
+
+    def only(self, which: Tensor) -> Rows:
+        """These rows of it, not yet read."""
+        return Rows(self.images, self.chosen[which], self.file)
+
+    def split(self, batch: int) -> Iterator[Tensor]:
+        """All of them in order, `batch` at a time; what lies in a file is read ahead."""
+        parts = (slice(start, start + batch) for start in range(0, len(self), batch))
+        return (self[part] for part in parts) if self.file is None else ahead(self.__getitem__, parts)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images in memory, with the splits that are fixed once per data set and never mixed.
+    """Images in memory or in a mapped file, with the splits that are fixed once per data set and never mixed.
 
     Attributes:
         train_images, test_images: uint8 (n, C, H, W).
@@ -29,6 +85,7 @@ class Dataset:
         mean, std: float32 (C,), of the pool's pixels in [0, 1].
         crop: random-crop padding in pixels.
         flip: whether random horizontal flips keep a sample's class.
+        file: that the images lie in; None: in memory. Rows are then read through `split`, which keeps memory bounded.
     """
 
     train_images: Tensor
@@ -42,6 +99,7 @@ class Dataset:
     std: Tensor
     crop: int
     flip: bool
+    file: Mapped | None = None
     dtype: ClassVar[torch.dtype] = torch.uint8
     top: ClassVar[int] = 255  # the pixel that counts as 1
 
@@ -59,14 +117,19 @@ class Dataset:
         c, h, w = self.train_images.shape[1:]
         return c, h, w
 
-    def split(self, name: str, seen: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def split(self, name: str, seen: Tensor | None = None) -> tuple[Rows, Tensor, Tensor]:
         """(images, labels, sample numbers) of 'pool', 'validation', 'test', or of 'seen', given by its indices."""
         if name == "test":
-            return self.test_images, self.test_labels, torch.arange(len(self.test_labels))
+            every = torch.arange(len(self.test_labels))
+            return Rows(self.test_images, every, self.file), self.test_labels, every
         chosen = {"pool": self.pool, "validation": self.validation, "seen": seen}.get(name)
         if chosen is None:
             raise InputError(f"There is no split '{name}' here; choose pool, validation, seen or test.")
-        return self.train_images[chosen], self.train_labels[chosen], chosen
+        return Rows(self.train_images, chosen, self.file), self.train_labels[chosen], chosen
+
+    def read(self, split: str, numbers: Tensor) -> Tensor:
+        """The images with these sample numbers, uint8 (n, C, H, W), of 'test' or of any other split."""
+        return Rows(self.test_images if split == "test" else self.train_images, numbers, self.file)[:]
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images (n, C, H, W) as float32 with the pool's mean and deviation taken out, channels last."""
@@ -75,19 +138,24 @@ class Dataset:
 
     def save(self, folder: Path) -> None:
         """Writes data.safetensors and data.json."""
-        meta = {"classes": list(self.classes), "crop": self.crop, "flip": self.flip}
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        save_file(tensors, folder / "data.safetensors")
+        made = create(folder / DATA, {name: (t.dtype, tuple(t.shape)) for name, t in tensors.items()})
+        for name, tensor in tensors.items():
+            made.tensors[name].copy_(tensor)
+        self.describe(folder)
+
+    def describe(self, folder: Path) -> None:
+        """Writes data.json, what is no tensor."""
+        meta = {"classes": list(self.classes), "crop": self.crop, "flip": self.flip}
         (folder / "data.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False), encoding="utf-8")
 
     @staticmethod
     def load(folder: Path) -> Dataset:
-        """What `save` wrote."""
+        """What `save` wrote; the images stay in the file."""
         meta = json.loads((folder / "data.json").read_text(encoding="utf-8"))
-        with safe_open(folder / "data.safetensors", "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        kind = Dataset if tensors["train_images"].dtype == Dataset.dtype else FloatDataset
-        return kind(classes=tuple(meta["classes"]), crop=meta["crop"], flip=meta["flip"], **tensors)
+        file = Mapped(folder / DATA)
+        tensors = {name: t if name.endswith("images") else t.clone() for name, t in file.tensors.items()}
+        return Dataset(classes=tuple(meta["classes"]), crop=meta["crop"], flip=meta["flip"], file=file, **tensors)
 
 
 @dataclass(frozen=True)
@@ -96,6 +164,26 @@ class FloatDataset(Dataset):
 
     dtype: ClassVar[torch.dtype] = torch.float32
     top: ClassVar[int] = 1
+
+
+def normalisation(images: Tensor, pool: Tensor, file: Mapped | None = None) -> tuple[Tensor, Tensor]:
+    """(mean, std) float32 (C,) of the pool's pixels in [0, 1], from uint8 images (n, C, H, W), exactly, some at a time.
+
+    A deviation is 1/255 at least: a constant channel would divide by zero.
+    """
+    counts = np.zeros((images.shape[1], 256), dtype=np.int64)
+    for part in Rows(images, pool, file).split(rows_at_once(images)):
+        for c in range(len(counts)):
+            counts[c] += np.bincount(part[:, c].numpy().ravel(), minlength=256)
+    means, deviations = [], []
+    for channel in counts.tolist():
+        n = sum(channel)
+        first, second = sum(v * k for v, k in enumerate(channel)), sum(v * v * k for v, k in enumerate(channel))
+        means.append(first / n)
+        deviations.append(
+            max(((n * second - first**2) / n**2) ** 0.5, 1.0)
+        )  # of whole numbers: nothing is rounded away
+    return tuple(torch.tensor(values, dtype=torch.float64).div(255).float() for values in (means, deviations))  # type: ignore[return-value]
 
 
 def by_class(labels: np.ndarray, seed: int) -> list[np.ndarray]:
@@ -154,24 +242,43 @@ class Augmented:
     """Batches of randomly cropped and flipped images, one crop and one flip a sample, drawn by a single gather.
 
     torchvision's transforms draw one set of parameters a call, hence the gather. Padding is black, before normalisation,
-    as the published runs have it.
+    as the published runs have it. Each batch's images are fetched from where they lie;
+    those that fit are kept on a GPU.
 
     Args:
         data: the data set.
         indices: the training images to draw from.
-        device: where batches are made; the padded uint8 images stay there.
+        device: where batches are made.
+        resident: whether the padded uint8 images stay on the device; None: on a GPU, where they fit. The bytes are the same.
     """
 
-    def __init__(self, data: Dataset, indices: Tensor, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, data: Dataset, indices: Tensor, device: torch.device | str = "cpu", resident: bool | None = None
+    ) -> None:
         self.data, self.device = data, torch.device(device)
-        pad = data.crop
-        images = torch.nn.functional.pad(data.train_images[indices], (pad,) * 4)
-        self.images = images.permute(0, 2, 3, 1).contiguous().to(device)
+        self.rows = Rows(data.train_images, indices, data.file)
         self.labels = data.train_labels[indices].to(device)
         self.mean, self.std = data.mean.to(device), data.std.to(device)
+        channels, *sides = data.shape
+        shape = (len(indices), *(side + 2 * data.crop for side in sides), channels)
+        if resident is None:
+            item = data.train_images.element_size()
+            room = torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else 0
+            resident = math.prod(shape) * item < ON_DEVICE * room
+        self.images: Tensor | None = None
+        if resident:
+            self.images, done = torch.empty(shape, dtype=data.dtype, device=self.device), 0
+            for part in self.rows.split(rows_at_once(data.train_images)):
+                self.images[done : done + len(part)] = self._padded(part.to(self.device))
+                done += len(part)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether batches come from a file, so that it pays to fetch them before they are asked for."""
+        return self.images is None and self.data.file is not None
 
     def draw(self, chosen: Tensor, rng: torch.Generator) -> Tensor:
         """What is random of a batch of the samples at positions `chosen`: int64 (4, b), on the CPU.
@@ -183,24 +290,38 @@ class Augmented:
         mirrored = torch.rand(n, 1, generator=rng) < 0.5 if self.data.flip else torch.zeros(n, 1)
         return torch.stack([chosen, *shift[:, :, 0], mirrored[:, 0].long()])
 
+    def fetch(self, drawn: Tensor) -> tuple[Tensor, ...]:
+        """What `take` needs of a batch, on the CPU: what was drawn and, unless they are resident, its images (b, C, H, W)."""
+        return (drawn,) if self.images is not None else (drawn, self.rows[drawn[0]])
+
     def plain(self, chosen: Tensor) -> Tensor:
         """The normalised images at positions `chosen`, neither shifted nor mirrored."""
         centre = torch.full_like(chosen, self.data.crop)
-        return self.take(torch.stack([chosen, centre, centre, torch.zeros_like(chosen)]))[0]
+        return self.take(*self.fetch(torch.stack([chosen, centre, centre, torch.zeros_like(chosen)])))[0]
 
-    def take(self, drawn: Tensor) -> tuple[Tensor, Tensor]:
-        """(normalised float32 images (b, C, H, W) in channels-last layout, labels (b,)) of what was drawn."""
+    def take(self, drawn: Tensor, fetched: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(normalised float32 images (b, C, H, W) in channels-last layout, labels (b,)) of what was drawn and fetched."""
         chosen, top, left, mirrored = drawn.to(self.device, non_blocking=True)[:, :, None]
         _, height, width = self.data.shape
         rows, across = (torch.arange(size, device=self.device) for size in (height, width))
         columns = left + torch.where(mirrored > 0, across.flip(0), across)
-        pixels = self.images[chosen[:, :, None], (top + rows)[:, :, None], columns[:, None, :]]
+        if fetched is None:
+            assert self.images is not None
+            images, places = self.images, chosen
+        else:
+            images = self._padded(fetched.to(self.device, non_blocking=True))
+            places = torch.arange(len(images), device=self.device)[:, None]
+        pixels = images[places[:, :, None], (top + rows)[:, :, None], columns[:, None, :]]
         normalised = (pixels.float() / self.data.top - self.mean) / self.std
         return normalised.permute(0, 3, 1, 2), self.labels[chosen[:, 0]]
 
     def batch(self, chosen: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A random batch of the samples at positions `chosen`: `take` of `draw`."""
-        return self.take(self.draw(chosen, rng))
+        """A random batch of the samples at positions `chosen`: `take` of what is fetched of `draw`."""
+        return self.take(*self.fetch(self.draw(chosen, rng)))
+
+    def _padded(self, images: Tensor) -> Tensor:
+        """(b, C, H, W) to (b, H + 2·crop, W + 2·crop, C)."""
+        return torch.nn.functional.pad(images.permute(0, 2, 3, 1), (0, 0, *(self.data.crop,) * 4))
 
 
 Shape = tuple[int, int, int]

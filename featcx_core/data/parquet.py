@@ -16,13 +16,13 @@ from featcx_core.data.raw import (
     TESTS,
     Labels,
     Progress,
-    RawData,
     check_labels,
-    decode_all,
+    decode_into,
     held_out,
+    listed_first,
+    natural,
     no_share_beside,
     shape_of,
-    stacked,
 )
 from featcx_core.errors import InputError
 from featcx_core.specs import DatasetSpec
@@ -54,6 +54,8 @@ class Parquet:
     own features tell (`Image`, `ClassLabel`), else their names, else there is one alone; or the settings name them.
     """
 
+    flip = True
+
     def __init__(self, folder: Path, spec: DatasetSpec) -> None:
         self.folder, self.spec = folder, spec
         place = folder if any(folder.glob("*.parquet")) or not (folder / "data").is_dir() else folder / "data"
@@ -63,6 +65,8 @@ class Parquet:
         named = {split: found for split in TESTS if (found := sorted(place.glob(f"{split}*.parquet")))}
         self.test_name = next(iter(named), "")
         self.parts = {"train": train, "test": named.get(self.test_name, [])}
+        used = {*self.files()}
+        self.unread = natural(path.name for path in place.glob("*.parquet") if path not in used)
         if self.test_name:
             no_share_beside(named[self.test_name][0].name, spec.test)
 
@@ -80,12 +84,13 @@ class Parquet:
         classes = self._class_names() or classes_of(arrays["train"])
         numbers = {s: numbered(values, classes, f"The {s} split of {self.folder}") for s, values in arrays.items()}
         check_labels(numbers["train"], classes, f"train split of {self.folder}")
+        unread = [f"not read: {listed_first(self.unread)}"] if self.unread else []
         if "test" not in numbers:
             kept, out, note = held_out(numbers["train"], self.spec.test)
-            return Labels(numbers["train"][kept], numbers["train"][out], classes, [note]), kept, out
+            return Labels(numbers["train"][kept], numbers["train"][out], classes, [note, *unread]), kept, out
         check_labels(numbers["test"], classes, f"test split of {self.folder}")
         notes = [f"{self.test_name}*.parquet serves as the test split"] if self.test_name != "test" else []
-        return Labels(numbers["train"], numbers["test"], classes, notes), None, None
+        return Labels(numbers["train"], numbers["test"], classes, notes + unread), None, None
 
     def labels(self) -> Labels:
         return self.found[0]
@@ -94,26 +99,16 @@ class Parquet:
         self.labels()  # refuses what has no rows
         return shape_of(self._blobs(self.files(), 1), self.spec.size, self.spec.fit)
 
-    def load(self, progress: Progress) -> RawData:
+    def fill(self, train: np.ndarray, test: np.ndarray, progress: Progress) -> Labels:
         labels, kept, out = self.found
-        total, splits = len(labels.train) + len(labels.test), dict[str, list[np.ndarray]]()
-        for split, files in self.parts.items():
-            images = splits[split] = []
-            blobs, names = list[bytes | None](), list[str]()
-            for blob, name in self._blobs(files, 1000):
-                blobs, names = [*blobs, blob], [*names, name]
-                if len(blobs) == 1000:
-                    images += decode_all(blobs, names, self.spec.size, self.spec.fit)
-                    blobs, names = [], []
-                    progress(sum(map(len, splits.values())), total)
-            images += decode_all(blobs, names, self.spec.size, self.spec.fit)
-            progress(sum(map(len, splits.values())), total)
-        if kept is None or out is None:
-            train, test = stacked(splits["train"], splits["test"])
-        else:
-            (whole,) = stacked(splits["train"])
-            train, test = whole[kept], whole[out]
-        return RawData((train, labels.train), (test, labels.test), labels.classes, flip=True)
+        places = [*train, *test]
+        if kept is not None and out is not None:
+            places = [places[i] for i in np.concatenate([kept, out]).argsort()]  # in the order of the rows
+        pictures = (
+            (blob, name, place) for (blob, name), place in zip(self._blobs(self.files(), 100), places, strict=True)
+        )
+        decode_into(pictures, len(places), self.spec.size, self.spec.fit, progress)
+        return labels
 
     def _blobs(self, files: list[Path], batch: int) -> Iterator[tuple[bytes | None, str]]:
         """The pictures' bytes with the file and row of each."""

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from featcx_core.data.decoding import Fit, decode
+from featcx_core.data.decoding import Blob, Fit, channels_of, decode
 from featcx_core.data.images import Shape, stratified_split
 from featcx_core.errors import InputError
 
 Progress = Callable[[int, int], None]
 DECODED = 125  # images that a thread decodes in a turn
+HELD = 16 << 20  # bytes of undecoded images in a turn
 HELD_OUT = 0.2  # of the images where there is no test split, unless dataset.test says otherwise
 TESTS = ("test", "validation", "valid", "val", "eval", "dev")  # what may be the test split, best first
-
-
-@dataclass(frozen=True)
-class RawData:
-    """uint8 images (n, H, W, C), int64 labels (n,) of both splits, class names, and whether flips keep the class."""
-
-    train: tuple[np.ndarray, np.ndarray]
-    test: tuple[np.ndarray, np.ndarray]
-    classes: tuple[str, ...]
-    flip: bool
 
 
 @dataclass(frozen=True)
@@ -50,11 +43,15 @@ class Labels:
 class Source(Protocol):
     """Where a data set comes from."""
 
-    def load(self, progress: Progress) -> RawData:
-        """The whole data set, decoded."""
+    @property
+    def flip(self) -> bool:
+        """Whether mirrored images keep their class."""
+
+    def fill(self, train: np.ndarray, test: np.ndarray, progress: Progress) -> Labels:
+        """Decodes all images into uint8 (n, C, H, W) of both splits, in the shape of `shape`; their labels."""
 
     def labels(self) -> Labels:
-        """What is known without decoding."""
+        """What is known without decoding, or downloading, anything: how many there are of each class in each split."""
 
     def shape(self) -> Shape:
         """(C, H, W) of an image, by decoding one."""
@@ -85,44 +82,78 @@ def natural(names: Iterable[str]) -> list[str]:
     )
 
 
-def decode_all(
-    blobs: Sequence[bytes | None], names: Sequence[str], size: int | None, fit: Fit = "crop"
-) -> list[np.ndarray]:
-    """Decodes in threads, some images a turn; Pillow lets go of the interpreter lock while it decodes.
+Picture = tuple[Blob, str, np.ndarray]  # its bytes or file, its name for errors, and the (C, H, W) that it is put in
+
+
+def listed_first(names: list[str], most: int = 5) -> str:
+    """Names with commas between them, only how many more there are after the first few."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def decode_into(pictures: Iterable[Picture], total: int, size: int | None, fit: Fit, progress: Progress) -> None:
+    """Decodes in as many threads as there are cores, some images a turn; Pillow lets go of the interpreter lock meanwhile.
 
     Of small images a turn each would cost as much as the decoding: with 16 threads 218 against 151 µs an image of 32×32.
-    """
-
-    def turn(start: int) -> list[np.ndarray]:
-        rows = slice(start, start + DECODED)
-        return [decode(blob, name, size, fit) for blob, name in zip(blobs[rows], names[rows], strict=True)]
-
-    with ThreadPoolExecutor() as pool:
-        return [image for images in pool.map(turn, range(0, len(names), DECODED)) for image in images]
-
-
-def stacked(*splits: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """Each split's images as one array (n, H, W, C); greyscale ones become colour where there are others.
 
     Raises:
-        InputError: when they differ in size.
+        InputError: for a picture that cannot be read, or differs in size from where it is to be put.
     """
-    sizes = {image.shape[:2] for images in splits for image in images}
-    if len(sizes) > 1:
-        raise InputError("Images differ in size; set dataset.size to resize them all, for example dataset.size=32.")
-    channels = max(image.shape[2] for images in splits for image in images)
-    for images in splits:
-        yield np.stack([image if image.shape[2] == channels else image.repeat(channels, 2) for image in images])
+
+    def turn(some: list[Picture]) -> int:
+        for blob, name, place in some:
+            _put(decode(blob, name, size, fit), place, name)
+        return len(some)
+
+    cores, waiting, done = available_cores(), deque[Future[int]](), 0
+    with ThreadPoolExecutor(cores) as pool:
+        try:
+            for some in _turns(pictures):
+                waiting.append(pool.submit(turn, some))
+                if len(waiting) > 2 * cores:
+                    done += waiting.popleft().result()
+                    progress(done, total)
+            while waiting:
+                done += waiting.popleft().result()
+                progress(done, total)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def shape_of(blobs: Iterable[tuple[bytes | None, str]], size: int | None, fit: Fit) -> Shape:
-    """(C, H, W) of named pictures: of the first, decoded; if it is grey, in colour when another is."""
-    from featcx_core.data.decoding import channels_of
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    rest = iter(blobs)
+
+def _turns(pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
+    """Pictures for a thread to decode: DECODED of them, fewer where their bytes are many."""
+    some, held = list[Picture](), 0
+    for picture in pictures:
+        some.append(picture)
+        held += len(picture[0]) if isinstance(picture[0], bytes) else 0
+        if len(some) == DECODED or held > HELD:
+            yield some
+            some, held = [], 0
+    if some:
+        yield some
+
+
+def _put(image: np.ndarray, place: np.ndarray, name: str) -> None:
+    """Pixels (H, W, 1 or 3) to (C, H, W); greyscale among colour becomes colour."""
+    (height, width, channels), wanted = image.shape, place.shape
+    if (height, width) != wanted[1:] or channels > wanted[0]:
+        raise InputError(
+            f"Images differ in size: {name} has {width}×{height} pixels, the first {wanted[2]}×{wanted[1]}. Set dataset.size "
+            "to resize them all, for example dataset.size=32."
+        )
+    place[:] = image.transpose(2, 0, 1)
+
+
+def shape_of(pictures: Iterable[tuple[Blob, str]], size: int | None, fit: Fit) -> Shape:
+    """(C, H, W) of named pictures: of the first, decoded; if it is grey, in colour when another's header tells of colour."""
+    rest = iter(pictures)
     first, name = next(rest)
     height, width, channels = decode(first, name, size, fit).shape
-    return max([channels, *(channels_of(blob) for blob, _ in rest)]) if channels == 1 else channels, height, width
+    return 3 if channels == 3 or any(channels_of(blob) == 3 for blob, _ in rest) else 1, height, width
 
 
 def check_labels(labels: np.ndarray, classes: tuple[str, ...], where: str) -> None:

@@ -1,53 +1,82 @@
 """Where data sets come from: built-in digits, CIFAR-10, Parquet in the Hugging Face layout, image folders.
 
 Every source answers three questions: how many training images a class and what shape an image has (cheap, asked before
-anything is written), and the whole data set as tensors.
+anything is written), and the pixels, which it decodes into where they are to lie.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from featcx_core.data.arrays import Arrays
 from featcx_core.data.builtin import Cifar10, Digits, Mnist
 from featcx_core.data.folder import Folder
-from featcx_core.data.images import Dataset, Shape, check_samples, stratified_split
+from featcx_core.data.images import DATA, Dataset, Shape, check_samples, normalisation, stratified_split
+from featcx_core.data.mapped import create
 from featcx_core.data.parquet import Parquet
-from featcx_core.data.raw import Progress, Source
+from featcx_core.data.raw import Labels, Progress, Source, listed_first
 from featcx_core.errors import InputError
 from featcx_core.specs import DatasetSpec, nearest
 
 
-def load_dataset(spec: DatasetSpec, progress: Progress = lambda done, total: None) -> Dataset:
+def load_dataset(
+    spec: DatasetSpec, progress: Progress = lambda done, total: None, folder: Path | None = None
+) -> Dataset:
     """The data set that `spec` names, decoded, checked, split and with its normalisation measured on the pool.
+
+    Args:
+        folder: where its images are decoded to, so that memory does not grow with them, and where `Dataset.load` finds it
+            all; None: they are decoded in memory. The values are the same.
 
     Raises:
         InputError: for an unknown source and for data that cannot be used, with the file and row.
     """
-    raw = _source(spec).load(progress)
-    (train, train_labels), (test, test_labels) = raw.train, raw.test
-    if min(train.shape[1:3]) < 8:
-        raise InputError(f"Images are {train.shape[2]}×{train.shape[1]} pixels; featcx needs 8×8 at least.")
-    validation, pool = stratified_split(train_labels, spec.validation, spec.split_seed)
-    pixels = train[pool].reshape(-1, train.shape[-1])
-    deviation = np.maximum(pixels.std(0, dtype=np.float64), 1.0)  # a constant channel would divide by zero
-    return Dataset(
-        train_images=torch.from_numpy(np.ascontiguousarray(train.transpose(0, 3, 1, 2))),
-        train_labels=torch.from_numpy(train_labels.astype(np.int64)),
-        test_images=torch.from_numpy(np.ascontiguousarray(test.transpose(0, 3, 1, 2))),
-        test_labels=torch.from_numpy(test_labels.astype(np.int64)),
-        pool=torch.from_numpy(pool),
-        validation=torch.from_numpy(validation),
-        classes=raw.classes,
-        mean=torch.from_numpy(pixels.mean(0, dtype=np.float64) / 255).float(),
-        std=torch.from_numpy(deviation / 255).float(),
-        crop=round(min(train.shape[1:3]) / 8) if spec.crop is None else spec.crop,
-        flip=raw.flip if spec.flip is None else spec.flip,
+    source = _source(spec)
+    labels, shape = source.labels(), source.shape()
+    if min(shape[1:]) < 8:
+        raise InputError(f"Images are {shape[2]}×{shape[1]} pixels; featcx needs 8×8 at least.")
+    layout: dict[str, tuple[torch.dtype, tuple[int, ...]]] = dict.fromkeys(("mean", "std"), (torch.float32, shape[:1]))
+    layout |= {name: (torch.int64, tuple(part.shape)) for name, part in _parted(spec, labels).items()}
+    for name, n in (("train", len(labels.train)), ("test", len(labels.test))):
+        layout |= {f"{name}_labels": (torch.int64, (n,)), f"{name}_images": (torch.uint8, (n, *shape))}
+    file = None if folder is None else create(folder / DATA, layout)
+    made = (
+        {name: torch.empty(size, dtype=kind) for name, (kind, size) in layout.items()} if file is None else file.tensors
     )
+    images, done = [made["train_images"], made["test_images"]], 0
+
+    def tell(now: int, total: int) -> None:
+        nonlocal done
+        if file is not None:
+            file.touch((now - done) * math.prod(shape))
+        done = now
+        progress(now, total)
+
+    labels = source.fill(images[0].numpy(), images[1].numpy(), tell)
+    small = {"train_labels": torch.from_numpy(labels.train), "test_labels": torch.from_numpy(labels.test)}
+    small |= _parted(spec, labels)
+    small["mean"], small["std"] = normalisation(images[0], small["pool"], file)
+    for name, tensor in small.items():
+        made[name].copy_(tensor)
+    crop = round(min(shape[1:]) / 8) if spec.crop is None else spec.crop
+    data = Dataset(
+        classes=labels.classes, crop=crop, flip=source.flip if spec.flip is None else spec.flip, file=file, **made
+    )
+    if folder is not None:
+        data.describe(folder)
+    return data
+
+
+def _parted(spec: DatasetSpec, labels: Labels) -> dict[str, Tensor]:
+    """The training images of pool and validation, as many whatever order the labels come in."""
+    validation, pool = stratified_split(labels.train, spec.validation, spec.split_seed)
+    return {"pool": torch.from_numpy(pool), "validation": torch.from_numpy(validation)}
 
 
 def pool_counts(spec: DatasetSpec) -> list[int]:
@@ -100,10 +129,14 @@ def understood(spec: DatasetSpec) -> list[str]:
     counts = np.bincount(labels.train, minlength=len(labels.classes))
     shown = [f"{name} {count}" for name, count in zip(labels.classes, counts, strict=True)]
     listed = ", ".join(shown if len(shown) <= 12 else [*shown[:6], "…", *shown[-2:]])
+    tested = np.bincount(labels.test, minlength=len(labels.classes))
+    lacking = [name for name, count in zip(labels.classes, tested, strict=True) if not count]
+    notes = [f"the test split has no image of {listed_first(lacking)}"] if lacking else []
     return [
         f"{len(labels.train):,} training and {len(labels.test):,} test images, {width}×{height} pixels in "
         f"{'colour' if channels == 3 else 'grey'}, {len(labels.classes)} classes ({listed})",
         *labels.notes,
+        *notes,
     ]
 
 

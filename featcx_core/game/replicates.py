@@ -22,7 +22,7 @@ def measure_chain(
     tables: Mapping[str, ComponentTable],
     head: nn.Module,
     exemplary: Sequence[Forward],
-    images: Mapping[str, Tensor],
+    images: Callable[[str, Tensor], Tensor],
     *,
     ridges: Sequence[float],
     device: torch.device | str = "cpu",
@@ -31,7 +31,7 @@ def measure_chain(
 
     Args:
         tables: the chain's own components of 'pool', 'seen' and 'test'.
-        images: the normalised images of their rows.
+        images: split and sample numbers to normalised images.
     """
     orders = tables["pool"].orders
 
@@ -45,7 +45,7 @@ def measure_chain(
     found = {"effectiveness": train / variance.sqrt(), "overfitting": 1 - test / train}
     if exemplary:
         rows = measure_decodability(
-            tables["pool"], tables["test"], exemplary, (), lambda split, samples: images[split][samples],
+            tables["pool"], tables["test"], exemplary, (), images,
             ridges=ridges, bootstrap=2, confidence=0.9, seed=0, device=device,
         ).orders  # fmt: skip
         share = rows[rows.quantity == "component"].decodability

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from featcx_core.data.images import Dataset, FloatDataset, stratified_split
+from featcx_core.data.images import Dataset, FloatDataset, normalisation, stratified_split
 from featcx_core.errors import InputError
 
 LEAST = 10  # images of a split
@@ -117,7 +117,9 @@ def as_dataset(
             f"The net was trained on {len(both)} of the {len(chosen)} images on which the order for substitution is chosen."
         )
     kind = Dataset if images.dtype == torch.uint8 else FloatDataset
-    mean, std = _unit(images[pool]) if kind is Dataset else (torch.zeros(images.shape[1]), torch.ones(images.shape[1]))
+    mean, std = (
+        normalisation(images, pool) if kind is Dataset else (torch.zeros(images.shape[1]), torch.ones(images.shape[1]))
+    )
     data = kind(
         train_images=images,
         train_labels=labels,
@@ -132,14 +134,6 @@ def as_dataset(
         flip=flip,
     )
     return Given(data, known, notes)
-
-
-def _unit(pool: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of the pool's pixels in [0, 1], as `load_dataset` takes them."""
-    pixels = np.ascontiguousarray(pool.permute(0, 2, 3, 1).numpy()).reshape(-1, pool.shape[1])
-    deviation = np.maximum(pixels.std(0, dtype=np.float64), 1.0)
-    mean = pixels.mean(0, dtype=np.float64)
-    return torch.from_numpy(mean / 255).float(), torch.from_numpy(deviation / 255).float()
 
 
 def _seen(seen: Any, n: int) -> Tensor | None:

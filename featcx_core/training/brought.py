@@ -88,7 +88,7 @@ def check_brought(
     net = net.to(device).eval()
     learn_unit(Unit(net.shape).to(device), net.feature, Augmented(data, data.pool, device))
     chosen = torch.randperm(len(data.test_labels), generator=generator(0))[:ROWS]
-    images, labels = data.test_images[chosen], data.test_labels[chosen]
+    images, labels = data.split("test")[0].only(chosen), data.test_labels[chosen]
     n, majority = len(labels), float(labels.bincount().max()) / len(labels)
 
     def answers(rescale: Rescale | None) -> Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
 
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from featcx_core.data.images import Augmented
+from featcx_core.data.images import Augmented, Rows, ahead
 from featcx_core.nets.unit import Unit
 from featcx_core.seeds import Seeded, derive_seed, generator
 from featcx_core.specs import Numerics, Precision, ScheduleSpec
@@ -141,8 +141,8 @@ def fit(
     optimiser, forward = _optimiser(model, schedule, device), torch.compile(model) if numerics.compile else model
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=numerics.precision == "bf16")
 
-    def update(drawn: Tensor, random: AbstractContextManager[Any] = NOTHING) -> Tensor:
-        images, labels = data.take(drawn)
+    def update(*fetched: Tensor, random: AbstractContextManager[Any] = NOTHING) -> Tensor:
+        images, labels = data.take(*fetched)
         optimiser.zero_grad()
         with random:
             with autocast:
@@ -160,24 +160,34 @@ def fit(
     step, began = start, time.monotonic()
     told = saved = began  # times of the last note, of the last checkpoint
     order = _Order(len(data), schedule.batch, seed)
-    with own_stream(device), guard.memory, SAVING.one() as number:
+
+    def fetch(step: int) -> tuple[Tensor, ...]:
+        fetched = data.fetch(data.draw(order.positions(step), generator(derive_seed(seed, "step", step))))
+        # A copy from memory that is not pinned waits for the step before.
+        return tuple(part.pin_memory() for part in fetched) if device.type == "cuda" else fetched
+
+    def batches(start: int) -> Generator[tuple[Tensor, ...]]:
+        steps = range(start, total)
+        return ahead(fetch, steps) if data.reads_ahead else (fetch(step) for step in steps)
+
+    with own_stream(device), guard.memory, SAVING.one() as number, ExitStack() as reading:
+        read = reading.enter_context(closing(batches(step)))
         while step < total:
             step_seed = derive_seed(seed, "step", step)
-            drawn = data.draw(order.positions(step), generator(step_seed))
-            if device.type == "cuda":
-                drawn = drawn.pin_memory()  # a copy from other memory waits for the step before
             _set_rate(optimiser, guard.rate * rate_at(schedule, step / max(1, total - 1)))
+            fetched = next(read)
             try:
                 if noisy or guard.recomputes:
                     random = Seeded(step_seed, device)
-                    value = update(drawn, random)
+                    value = update(*fetched, random=random)
                     noisy = random.drew or step > start
                 else:
-                    value = advance(drawn)
+                    value = advance(*fetched)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
                 step, (drawn_by, losses) = guard.out_of_memory(schedule.batch, error)
+                read = reading.enter_context(closing(batches(step)))
                 continue
             if after_step is not None:
                 after_step()
@@ -189,6 +199,7 @@ def fit(
                 if not guard.is_good(weights=keeps or done == total):
                     step, (drawn_by, losses) = guard.diverged()
                     advance = Replayed(update) if device.type == "cuda" else update
+                    read = reading.enter_context(closing(batches(step)))
                     continue
             if done % stretch == 0 or done == total:
                 count = done - (done - 1) // stretch * stretch
@@ -247,7 +258,7 @@ class _Order:
 
 @torch.no_grad()
 def predict(
-    forward: Forward, images: Tensor, normalise: Forward, device: torch.device | str, batch: int = 250
+    forward: Forward, images: Tensor | Rows, normalise: Forward, device: torch.device | str, batch: int = 250
 ) -> Tensor:
     """What `forward` gives for uint8 images (n, C, H, W), without augmentation, in float32, on the CPU."""
     parts = images.split(batch)

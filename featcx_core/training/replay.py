@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-Update = Callable[[Tensor], Tensor]
+Update = Callable[..., Tensor]
 
 WARM = 2  # updates run as they are: libraries load, optimisers make their state, nothing of which a graph may hold
 
@@ -22,9 +22,9 @@ _CAPTURING = threading.Lock()  # torch allows one capture at a time in a process
 
 
 class Replayed:
-    """`update(drawn)` → loss, captured once and then replayed on whatever is drawn for it, a small pinned tensor.
+    """`update(*fetched)` → loss, captured once and then replayed on whatever is fetched for it, pinned tensors.
 
-    All else that changes from step to step must lie in tensors on the GPU (the learning rate too), all drawn must have one
+    All else that changes from step to step must lie in tensors on the GPU (the learning rate too), all fetched must have one
     shape, and no random numbers may be drawn inside. The kernels are those of the update itself, so the bytes are the same.
     An update that cannot be captured, since a net of the user's own waits for the device, is run as it is, and so are all
     later ones of the process: after an error torch's allocator may take the capture to be still under way.
@@ -36,27 +36,28 @@ class Replayed:
         self.update, self.done = update, 0
         self.graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self, drawn: Tensor) -> Tensor:
+    def __call__(self, *fetched: Tensor) -> Tensor:
         """The loss of this update, valid until the next one."""
         self.done += 1
         if self.done == WARM + 1:
             with _CAPTURING:
                 if Replayed.possible:
-                    self._capture(drawn)
+                    self._capture(fetched)
         if self.graph is None:
-            return self.update(drawn)
-        self.drawn.copy_(drawn, non_blocking=True)
+            return self.update(*fetched)
+        for kept, given in zip(self.fetched, fetched, strict=True):
+            kept.copy_(given, non_blocking=True)
         self.graph.replay()
         return self.loss
 
-    def _capture(self, drawn: Tensor) -> None:
-        graph, self.drawn = torch.cuda.CUDAGraph(), drawn.cuda()
+    def _capture(self, fetched: tuple[Tensor, ...]) -> None:
+        graph, self.fetched = torch.cuda.CUDAGraph(), [part.cuda() for part in fetched]
         generator = torch.cuda.default_generators[torch.cuda.current_device()]
         untouched = generator.clone_state()
         try:
             # Other threads' stages may use their own GPUs meanwhile.
             with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
-                self.loss = self.update(self.drawn)
+                self.loss = self.update(*self.fetched)
             self.graph = graph
         except RuntimeError as error:
             # Else the generator, too, would take itself to be in a capture, and draw nothing any more.

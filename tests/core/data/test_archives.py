@@ -120,7 +120,7 @@ def test_what_is_missing_is_named(birds, kennel, tmp_path):
 def test_nothing_is_left_of_a_conversion_that_fails(kennel, tmp_path):
     crops, out = dogs(kennel), tmp_path / "out"
     with pytest.raises(InputError, match="lies outside the picture"):
-        write_crops([*crops, crops[0]._replace(boxes=[(50, 50, 60, 60)])], out)
+        write_crops([*crops[1:], crops[0]._replace(boxes=[(50, 50, 60, 60)])], out)
     assert not out.exists()
     crops[3].image.write_bytes(crops[3].image.read_bytes()[:50])
     with pytest.raises(InputError, match=r"_3\.jpg: the image cannot be read"):
@@ -131,3 +131,44 @@ def test_nothing_is_left_of_a_conversion_that_fails(kennel, tmp_path):
     with pytest.raises(InputError, match="is there already"):
         write_crops(crops, out)
     assert (out / "mine").read_text() == "precious"
+
+
+def test_class_names_and_files_stay_within_out(birds, kennel, tmp_path):
+    for name in ("../../../away", "/away", ".", "..", ".hidden", "a/b", ""):
+        crops = [crop._replace(name=name) for crop in dogs(kennel)]
+        with pytest.raises(InputError, match="is no name of a folder"):
+            write_crops(crops, tmp_path / "out")
+    (birds / "classes.txt").write_text("1 ../../away\n2 002.Auklet\n")
+    with pytest.raises(InputError, match=r"class name '\.\./\.\./away'"):
+        write_crops(cub200(birds), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "away").exists()
+
+
+def test_no_picture_takes_the_place_of_another(kennel, tmp_path):
+    first, *rest = dogs(kennel)
+    twin = first.image.with_suffix(".png")
+    Image.open(first.image).save(twin)
+    with pytest.raises(
+        InputError, match=r"_0\.jpg and .*_0\.png would both become train/n02085620-Chihuahua/n02085620_0"
+    ):
+        write_crops([first, first._replace(image=twin), *rest], tmp_path / "out")
+    assert write_crops([first, first._replace(image=twin, train=False), *rest], tmp_path / "out").test == 5
+
+
+def test_what_cannot_be_written_is_a_sentence_and_leaves_the_folder(kennel, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Image.Image, "save", full)
+        with pytest.raises(InputError, match=r"out cannot be written .*No space left"):
+            write_crops(dogs(kennel), out)
+    assert out.is_dir()
+    assert not list(out.iterdir())
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="cannot be written"):
+        write_crops(dogs(kennel), tmp_path / "file" / "out")

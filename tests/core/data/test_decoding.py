@@ -105,3 +105,15 @@ def test_oblong_pictures_are_cropped_padded_or_stretched():
 def test_what_is_no_picture_is_a_sentence(blob):
     with pytest.raises(InputError, match=r"f\.png: .*(there are no image bytes|cannot be decoded)"):
         decode(blob, "f.png", None)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("times", [1.5, 3.0])
+def test_what_may_be_a_bomb_is_refused(monkeypatch, times):
+    """Pillow itself refuses beyond twice its limit, and up to that it warns."""
+    blob = stored(Image.fromarray(corners()))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(16 * 24 / times))
+    with pytest.raises(InputError, match=r"f\.png: the image cannot be decoded"):
+        decode(blob, "f.png", None)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16 * 24)
+    assert decode(blob, "f.png", None).shape == (16, 24, 3)

@@ -1,6 +1,7 @@
 """Folders, arrays and columns as people have them."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -57,7 +58,8 @@ def test_a_validation_folder_serves_as_test(tmp_path):
     assert told(f"folder:{data}")[1] == "val/ serves as the test split"
     folder(tmp_path / "more", splits=("test",))
     (tmp_path / "more" / "test").rename(tmp_path / "test")
-    assert len(told(f"folder:{data}")) == 1
+    (tmp_path / "more").rmdir()
+    assert told(f"folder:{data}")[1:] == ["not read, since train/ is the training split: val/"]
 
 
 @pytest.mark.parametrize("names", [("Train", "Test"), ("training", "testing"), ("TRAIN", "Validation")])
@@ -65,6 +67,49 @@ def test_split_folders_by_other_names_are_no_classes(tmp_path, names):
     data = load(f"folder:{folder(tmp_path, splits=names)}")
     assert data.classes == ("cat", "dog")
     assert (len(data.train_images), len(data.test_images)) == (10, 10)
+
+
+def test_what_is_not_read_is_told(tmp_path):
+    def make(n):
+        return table(n, label=np.arange(n) % 2)
+
+    source = parquet(tmp_path, make)
+    for name in ("validation", "extra"):
+        pq.write_table(make(4), tmp_path / f"{name}.parquet")
+    assert told(source)[1:] == ["not read: extra.parquet, validation.parquet"]
+    pixels, labels = np.zeros((8, 8, 8), np.uint8), np.arange(8) % 2
+    np.savez(tmp_path / "a.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels, x_val=pixels)
+    assert told(f"npz:{tmp_path / 'a.npz'}")[1:] == ["not read: x_val"]
+
+
+def test_classes_that_the_test_split_lacks_are_told(tmp_path):
+    root = folder(tmp_path, classes=("ant", "bee", "cat"))
+    shutil.rmtree(root / "test" / "bee")
+    assert told(f"folder:{root}")[1:] == ["the test split has no image of bee"]
+    (root / "test" / "dog").mkdir()
+    with pytest.raises(InputError, match="has the class 'dog', which train/ lacks"):
+        told(f"folder:{root}")
+    np.savez(tmp_path / "a.npz", x_train=np.zeros((8, 8, 8), np.uint8), y_train=np.arange(8) % 4,
+             x_test=np.zeros((2, 8, 8), np.uint8), y_test=np.array([1, 1]))  # fmt: skip
+    assert told(f"npz:{tmp_path / 'a.npz'}")[1:] == ["the test split has no image of 0, 2, 3"]
+
+
+@pytest.mark.parametrize("place", ["train/bird", "train/cat/more", "test", "train/cat/9.png"])
+def test_links_that_lead_nowhere_are_refused_wherever_they_stand(tmp_path, place):
+    root = folder(tmp_path / "a", splits=("train",) if place == "test" else ("train", "test"))
+    (root / place).symlink_to(tmp_path / "gone")
+    with pytest.raises(InputError, match=f"{place} is a link that leads nowhere"):
+        told(f"folder:{root}")
+
+
+def test_the_shape_of_grey_pictures_takes_their_headers_alone(tmp_path):
+    """Of all files but the first only the header is there: were more of them read, they would be refused."""
+    root = folder(tmp_path)
+    for i, path in enumerate(sorted(root.rglob("*.png"))):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (64, 64), dtype=np.uint8)).save(path)
+        if path != root / "train" / "cat" / "0.png":
+            path.write_bytes(path.read_bytes()[:200])
+    assert image_shape(DatasetSpec(source=f"folder:{root}")) == (1, 64, 64)
 
 
 def test_classes_in_natural_order(tmp_path):

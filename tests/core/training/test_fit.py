@@ -284,9 +284,14 @@ class Numbered:
     def __len__(self):
         return self.n
 
+    reads_ahead = False
+
     def draw(self, chosen, rng):
         self.drawn.append(chosen)
         return chosen
+
+    def fetch(self, drawn):
+        return (drawn,)
 
     def take(self, drawn):
         return drawn.float()[:, None], drawn
