@@ -24,10 +24,11 @@ import numpy as np
 
 SIDE, CLASSES = 224, 10
 SETTINGS = (
-    "target.net=torchvision:shufflenet_v2_x0_5", "target.schedule.draws=256", "target.schedule.batch=32", "target.samples=500",
-    "exemplary.schedule.draws=64", "exemplary.schedule.batch=32", "disentangler.blocks=1,2", "disentangler.width=8",
-    "disentangler.schedule.draws=256", "disentangler.draws=[]", "disentangler.chains=1", "disentangler.continuation=false",
-    "reliability.schedule.draws=128", "reliability.draws=[]", "reliability.cycle_steps=100", "components.rows=500",
+    "target.net=torchvision:shufflenet_v2_x0_5", "target.samples=500", "target.schedule.draws=640",
+    "target.schedule.batch=32",
+    "exemplary.schedule.draws=640", "exemplary.schedule.batch=32", "disentangler.blocks=1,2", "disentangler.width=8",
+    "disentangler.schedule.draws=640", "disentangler.draws=[]", "disentangler.chains=1", "disentangler.continuation=false",
+    "reliability.schedule.draws=640", "reliability.draws=[]", "reliability.cycle_steps=100", "components.rows=500",
     "analysis.bootstrap=100", "variants.distilled=false", "variants.pruned=false", "variants.quantised=false",
     "substitution.control=false",
 )  # fmt: skip

@@ -105,9 +105,9 @@ def make_pictures(data: Dataset, test: ComponentTable, head: nn.Module, count: i
     feature = maps.sum(1)
     channel = int((feature > 0).sum((0, 2, 3)).argmax())
     groups = [samples, *(samples[labels == label] for label in range(min(CLASSES, len(rows))))]
-    means = [_sum(data.split("test")[0].only(group)).float() / max(1, len(group)) for group in groups]
+    means = [_sum(Rows(data.test_images, group, data.file)).float() / max(1, len(group)) for group in groups]
     return Pictures(
-        images=data.split("test")[0][numbers],
+        images=Rows(data.test_images, numbers, data.file)[:],
         feature=feature[:, channel],
         phi=maps[:, :-1, channel].cumsum(1),
         components=maps[:, :-1, channel],

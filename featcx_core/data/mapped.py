@@ -14,9 +14,8 @@ from torch import Tensor
 
 KINDS = {"I64": torch.int64, "F32": torch.float32, "U8": torch.uint8}
 NAMES = {kind: name for name, kind in KINDS.items()}
-RESIDENT = 32 << 20  # bytes read or written after which a file leaves the process; the system may map ten times as many
-    32 << 20
-)  # bytes read or written after which a file leaves the process's memory; with them come up to ten times as many
+# Bytes read or written after which a file leaves the process: the system may map ten times as many with them.
+RESIDENT = 32 << 20
 LENGTH = 8  # bytes in front, which tell how long the header is
 
 

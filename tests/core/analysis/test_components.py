@@ -15,6 +15,7 @@ import torch
 from featcx_core.analysis import components
 from featcx_core.analysis.components import ComponentTable, extract, sample_rows
 from featcx_core.analysis.pages import mapped_columns
+from featcx_core.data.images import Rows
 from featcx_core.errors import InputError
 
 SHAPE = (3, 4, 4)
@@ -347,13 +348,13 @@ def test_a_truncated_file_is_named(tmp_path, part):
 
 
 def test_sample_rows_draws_in_order_with_a_seed():
-    split = (torch.arange(50).float(), torch.arange(50) % 7, torch.arange(100, 150))
+    split = (Rows(torch.arange(50).float(), torch.arange(50), None), torch.arange(50) % 7, torch.arange(100, 150))
     assert sample_rows(split, "all", 0) is split
     assert sample_rows(split, 50, 0) is split
     images, labels, samples = sample_rows(split, 20, 0)
     assert len(samples) == 20
     assert (samples.diff() > 0).all()
-    assert torch.equal(images.long() + 100, samples)
-    assert torch.equal(labels, images.long() % 7)
+    assert torch.equal(images[:].long() + 100, samples)
+    assert torch.equal(labels, images[:].long() % 7)
     assert torch.equal(samples, sample_rows(split, 20, 0)[2])
     assert not torch.equal(samples, sample_rows(split, 20, 1)[2])

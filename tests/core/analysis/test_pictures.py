@@ -42,7 +42,9 @@ def made(n=40, orders=(4, 7, 13), shape=(5, 3, 4), classes=CLASSES, image=(3, 8,
     answers = torch.where(right, labels, (labels + 1) % classes)
     maps[:, -1, 0, 0, 0] += answers - maps.sum(1)[:, 0, 0, 0]
     images = torch.randint(256, (n + 5, *image), generator=rng, dtype=torch.uint8)
-    data = SimpleNamespace(test_images=images, classes=tuple(f"class {k}" for k in range(classes)), shape=image)
+    data = SimpleNamespace(
+        test_images=images, file=None, classes=tuple(f"class {k}" for k in range(classes)), shape=image
+    )
     table = ComponentTable.from_tensors(maps[:, :-1], maps[:, -1], labels, orders)
     table._source["sample"] = torch.arange(n) + 5  # numbers in the data set differ from rows
     return data, table, right
