@@ -9,6 +9,7 @@ import featcx_core as fx
 from featcx_core.report.run import run_sections
 
 EXAMPLE = Path(__file__).parent / "example"
+PAGES = ("significance", "residuals", "reliability", "effectiveness", "overfitting", "substitution")
 SHOWN = {
     "order": "order",
     "cross_seed": "significance",
@@ -30,7 +31,7 @@ def main(store: str, key: str | None = None) -> None:
     lines += [f"| {' | '.join(map(_told, row))} |" for row in rows.itertuples(index=False)]
     (EXAMPLE / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     for section in run_sections(run.chosen_order, run.pictures):
-        if section.tables and section.needs([name in run.frames for name in section.tables]):
+        if section.name in PAGES:
             run.figure(section.name).savefig(EXAMPLE / f"{section.name}.png", dpi=110)
             told = [f"> {section.reading(run.frames)}", *(f">\n> *{flag}*" for flag in section.flags(run.frames))]
             (EXAMPLE / f"{section.name}.md").write_text("\n".join(told) + "\n", encoding="utf-8")

@@ -71,7 +71,7 @@ def test_the_python_of_the_manual_runs(page: str, text: str) -> None:
 @pytest.mark.slow
 def test_the_manual_builds_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("material", reason="mkdocs-material is not installed")
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path / "site")]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     start = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")

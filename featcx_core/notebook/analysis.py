@@ -63,11 +63,6 @@ class Analysis:
         """A row an order: the columns of `featcx run --json`, an interval as a list of two."""
         return pd.DataFrame(order_rows(self.frames))
 
-    @property
-    def images(self) -> pd.DataFrame:
-        """A row a test image: its feature's energy by order, the order that explains 90% of it, its loss."""
-        return self.frames["images"]
-
     def without_seen(self, reason: str) -> Analysis:
         """The same without what needs the images that the network was trained on: nobody knows them, and the pool, of which
         the network may have seen a part or none, stood in for them.
