@@ -76,6 +76,9 @@ def test_the_manual_builds_without_a_warning(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     start = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
     assert "How complex are the features" in start
+    significance = (tmp_path / "site" / "concepts" / "significance" / "index.html").read_text(encoding="utf-8")
+    assert significance.count("<math") == 3
+    assert "\\(" not in significance
     for page in ("reference/commands", "reference/settings", "concepts/significance"):
         assert len((tmp_path / "site" / page / "index.html").read_text(encoding="utf-8")) > 10_000
     assert "target.preprocess" in (tmp_path / "site" / "reference" / "settings" / "index.html").read_text(

@@ -1,10 +1,13 @@
-"""The manual's pages that are made of the code: every command with its options, every setting with its default."""
+"""What MkDocs has made for the manual: pages of the code (every command, every setting), and formulas as MathML."""
 
 from __future__ import annotations
 
+import re
+from html import unescape
 from typing import Any, get_args
 
 import click
+from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
 from pydantic import BaseModel
 from typer.main import get_command
@@ -18,6 +21,17 @@ def on_files(files: Files, config: Any) -> Files:
     for path, text in (("reference/commands.md", commands()), ("reference/settings.md", settings())):
         files.append(File.generated(config, path, content=text))
     return files
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """MkDocs' hook: TeX becomes MathML, which browsers show without a script from elsewhere."""
+
+    def formula(found: re.Match[str]) -> str:
+        return convert(unescape(found[2]), display="block" if found[1] == "[" else "inline")
+
+    return re.sub(
+        r'<(?:span|div) class="arithmatex">\\([\[(])(.*?)\\[\])]</(?:span|div)>', formula, html, flags=re.DOTALL
+    )
 
 
 def commands() -> str:
