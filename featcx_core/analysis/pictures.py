@@ -125,10 +125,11 @@ def make_pictures(data: Dataset, test: ComponentTable, head: nn.Module, count: i
 
 
 def _sum(images: Rows) -> Tensor:
-    """int64 (C, H, W): the sum of uint8 images, some at a time."""
-    total = torch.zeros(images.images.shape[1:], dtype=torch.int64)
+    """(C, H, W): the sum of images, some at a time; int64 of uint8 images, float64 of others."""
+    exact = torch.float64 if images.images.is_floating_point() else torch.int64
+    total = torch.zeros(images.images.shape[1:], dtype=exact)
     for part in images.split(rows_at_once(images.images)):
-        total += part.sum(0)
+        total += part.sum(0, dtype=exact)
     return total
 
 

@@ -131,8 +131,9 @@ class Dataset:
         """The images with these sample numbers, uint8 (n, C, H, W), of 'test' or of any other split."""
         return Rows(self.test_images if split == "test" else self.train_images, numbers, self.file)[:]
 
-    def normalise(self, images: Tensor) -> Tensor:
+    def normalise(self, images: Tensor | Rows) -> Tensor:
         """Images (n, C, H, W) as float32 with the pool's mean and deviation taken out, channels last."""
+        images = images[:] if isinstance(images, Rows) else images
         mean, std = (v.to(images.device)[:, None, None] for v in (self.mean, self.std))
         return ((images.float() / self.top - mean) / std).contiguous(memory_format=torch.channels_last)
 
@@ -155,7 +156,8 @@ class Dataset:
         meta = json.loads((folder / "data.json").read_text(encoding="utf-8"))
         file = Mapped(folder / DATA)
         tensors = {name: t if name.endswith("images") else t.clone() for name, t in file.tensors.items()}
-        return Dataset(classes=tuple(meta["classes"]), crop=meta["crop"], flip=meta["flip"], file=file, **tensors)
+        kind = Dataset if tensors["train_images"].dtype == Dataset.dtype else FloatDataset
+        return kind(classes=tuple(meta["classes"]), crop=meta["crop"], flip=meta["flip"], file=file, **tensors)
 
 
 @dataclass(frozen=True)

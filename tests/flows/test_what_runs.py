@@ -35,6 +35,7 @@ ROOT = Path(tasks.__file__).parents[1]
 FREE = (*code.PLUMBING, *code.RUNNING)
 TINY = (
     "disentangler.blocks=1,2",
+    "disentangler.wide_control=true",
     "disentangler.schedule.draws=640",
     "target.schedule.draws=640",
     "exemplary.schedule.draws=640",

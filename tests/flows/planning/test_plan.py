@@ -254,7 +254,7 @@ class Counting(nn.Module):
 
 @pytest.mark.parametrize("players", [5, EXACT_PLAYERS, EXACT_PLAYERS + 1, 24])
 def test_shapley_values_of_any_number_of_orders_against_what_the_head_is_given(players: int) -> None:
-    n, shape, head = 2, (64, 1, 1), Counting()
+    n, shape, head = 2, (64, 1, 1), Counting().eval()
     maps, rows = torch.randn(n, players, *shape), torch.arange(n)
     table = ComponentTable.from_tensors(maps, torch.randn(n, *shape), rows, range(1, players + 1))
     exact = players <= EXACT_PLAYERS
@@ -308,7 +308,7 @@ def test_the_plan_of_a_run_is_what_the_run_does(tmp_path: Path) -> None:
     states = {stage["stage"]: (stage["state"], stage["why"]) for stage in todo}
     assert states == {
         **dict.fromkeys(("chains", "substitution", "decodability"), ("miss", "settings.bootstrap 200 → 300")),
-        "significance": ("open", "waits for chains, null"),
+        "significance": ("open", "waits for chains, nulls"),
         "reliability": ("open", "waits for chains"),
         "effectiveness": ("open", "waits for significance"),
         "report": ("open", "waits for networks"),
