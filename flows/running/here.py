@@ -8,12 +8,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from featcx_core.store.artifacts import ArtifactRef, Store
 from tasks.engine import Stage, execute
 from tasks.env import Env
 from tasks.progress import Note, Stopped, read_notes, stop
+
+
+class Waited(Protocol):
+    """What stands for an artifact that may not be there yet."""
+
+    def result(self) -> ArtifactRef: ...
 
 
 class Here:
@@ -32,7 +38,7 @@ class Here:
 
     def __call__(self, stage: Stage, scope: str = "", **arguments: Any) -> Future[ArtifactRef]:
         env = self.env.model_copy(update={"turn": len(self.futures), "scope": scope})
-        self.futures.append(self.pool.submit(lambda: execute(stage, _found(arguments), env)))
+        self.futures.append(self.pool.submit(lambda: execute(stage, resolved(arguments, Future), env)))
         return self.futures[-1]
 
     def settled(self) -> None:
@@ -49,13 +55,13 @@ class Here:
         self.lease.close()
 
 
-def _found(value: Any) -> Any:
-    """Arguments with references in place of futures, once these are there."""
-    if isinstance(value, Future):
+def resolved(value: Any, kind: type[Waited]) -> Any:
+    """Arguments with references in place of what stands for them, futures or others of this kind, once they are there."""
+    if isinstance(value, kind):
         return value.result()
     if isinstance(value, Mapping):
-        return {name: _found(entry) for name, entry in value.items()}
-    return [_found(entry) for entry in value] if isinstance(value, list) else value
+        return {name: resolved(entry, kind) for name, entry in value.items()}
+    return [resolved(entry, kind) for entry in value] if isinstance(value, list) else value
 
 
 @contextlib.contextmanager

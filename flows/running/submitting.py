@@ -18,6 +18,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from featcx_core.errors import InputError
 from featcx_core.specs import RuntimeSpec
 from featcx_core.store.artifacts import ArtifactRef, Store
+from flows.running.here import resolved
 from tasks.cached import submit
 from tasks.devices import devices
 from tasks.engine import Stage, defaults
@@ -118,7 +119,7 @@ class Reader:
         self.store, self.futures = Store(env.store), list[Any]()
 
     def __call__(self, stage: Stage, scope: str = "", **arguments: Any) -> Any:
-        arguments = _resolved(defaults(stage.body) | arguments)
+        arguments = resolved(defaults(stage.body) | arguments, Found)
         ref, label = self.store.find(stage.name, stage.key(arguments), remember=False), stage.describe(arguments, scope)
         if ref is None:
             raise InputError(
@@ -135,15 +136,6 @@ class Reader:
     def counts(self, scope: str = "") -> dict[str, int]:
         """How many stages were found; of those whose label begins with `scope`."""
         return {"run": 0, "cached": len({f.ref.path for f in self.futures if f.label.startswith(scope)})}
-
-
-def _resolved(value: Any) -> Any:
-    """Arguments with artifacts in place of what stands for them."""
-    if isinstance(value, Found):
-        return value.ref
-    if isinstance(value, Mapping):
-        return {name: _resolved(entry) for name, entry in value.items()}
-    return [_resolved(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _futures(value: Any) -> Iterator[PrefectFuture[ArtifactRef]]:
