@@ -111,8 +111,8 @@ def test_extraction_and_reliability(mnist, nets, tmp_path):
         ]
         frames[device] = measure_reliability(
             tables[device],
-            trunks,
-            back,
+            [trunks],
+            [back],
             lambda samples, device=device: mnist.normalise(mnist.train_images[samples].to(device)),
             rounds=5,
             bootstrap=100,
