@@ -245,7 +245,7 @@ def counted(what: str, rows: pd.DataFrame) -> str:
         called = rows.assign(called=rows.p_holm < 0.05, nominal=rows.p < 0.05)
         by = ["share", "order"] if what == "difference" else ["metric", "order"]
         return called.groupby(by)[["original", "value", "called", "nominal"]].mean().round(4).to_string()
-    columns = ["residual", "significance", "cross_seed", "gain", "null", "null_gain"]
+    columns = ["residual", "significance", "cross_seed", "null", "gain", "gained_share", "null_gained_share"]
     own = rows.groupby(["truth", "order"])
     parts = [own[columns].mean(), own[columns].std(), own.resolved.value_counts().unstack(fill_value=0)]
     return "\n".join(part.round(4).to_string() for part in parts)

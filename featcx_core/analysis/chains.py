@@ -119,16 +119,31 @@ def gain(found: Chains) -> Figures:
     """What order l adds: the residual of the net before it, trained on as long, less its own; 1 − residual for the first.
 
     Raises:
+        ValueError: as `left_before`.
+    """
+    before, own = left_before(found), residual(found)
+    each = before.each - own.each
+    return Figures(before.value - own.value, before.draws - own.draws, _variance(each), each)
+
+
+def gained_share(found: Chains) -> Figures:
+    """The gain over what the net before, trained on as long, leaves: how much faster more layers train, whatever is left."""
+    before, own = left_before(found), residual(found)
+    each = 1 - own.each / before.each
+    return Figures(1 - own.value / before.value, 1 - own.draws / before.draws, _variance(each), each)
+
+
+def left_before(found: Chains) -> Figures:
+    """Var[f − Φ] / Var[f] of the net before each order, trained on as long; 1 for the first order, before which is nothing.
+
+    Raises:
         ValueError: without continued nets, when there is more than one order.
     """
     if not found.continued and len(found.orders) > 1:
         raise ValueError("without the shallower nets trained on there is no gain")
     if len(found.orders) == 1:
-        own = residual(found)
-        return own._replace(value=1 - own.value, draws=1 - own.draws)
-    own, before = residual(found), _left(found, [found.before(k) for k in range(found.chains)])
-    each = before.each - own.each
-    return Figures(before.value - own.value, before.draws - own.draws, _variance(each), each)
+        return Figures(*(np.ones_like(part) for part in residual(found)))
+    return _left(found, [found.before(k) for k in range(found.chains)])
 
 
 def cross_seed(found: Chains) -> Figures:

@@ -8,37 +8,42 @@ import numpy as np
 import pandas as pd
 
 from featcx_core.analysis.bootstrap import interval
-from featcx_core.analysis.chains import Array, Chains, Figures, cross_seed, gain, residual
+from featcx_core.analysis.chains import Array, Chains, Figures, cross_seed, gain, gained_share, residual
 from featcx_core.analysis.spread import Errors, errors
 
 Rated = dict[str, tuple[Array, Errors]]  # figure → its value at each order, and its errors
 
 
 def resolve(own: Rated, floor: Rated, confidence: float) -> list[str | None]:
-    """`yes`, `no` or `negative` an order, from figures `cross_seed` and `gain` of a target and of null targets.
+    """`yes`, `no` or `negative` an order, from figures `cross_seed`, `gain` and `gained_share` of a target and of null targets.
 
-    The rule. *yes*: both the cross-seed significance and the gain lie above zero, and above the null targets', each with its
-    whole interval over images, chains and null targets. *negative*: the whole interval of the gain lies below zero: the net
-    fits worse than the shallower one trained as long. *no*: all else: at this budget and width it cannot be seen, which does
-    not mean that it is not there. A null target is a net of the first order, so it is no floor for that order, and not needed
-    for it. Without a gain an order can fail, but not pass: it is None where its cross-seed significance does not fail.
+    The rule. *yes*: the cross-seed significance and the gain lie above zero, and the cross-seed significance and the gained
+    share above the null targets', each with its whole interval over images, chains and null targets. *negative*: the whole
+    interval of the gain lies below zero: the net fits worse than the shallower one trained as long. *no*: all else: at this
+    budget and width it cannot be seen, which does not mean that it is not there.
+
+    More layers also train faster, so what they gain on a null target grows with what the first order leaves of it; a target
+    leaves more. That is why the floor of the gain is a share of what was left. A null target is a net of the first order, so
+    it is no floor for that order, and not needed for it. Without a gain an order can fail, but not pass: it is None where
+    its cross-seed significance does not fail.
     """
-    lows, high, known = [], np.full(len(own["cross_seed"][0]), np.inf), "gain" in own
-    for name in ("cross_seed", "gain") if known else ("cross_seed",):
-        value, error = own[name]
-        low, high = error.interval(value, confidence)
-        lows.append(low)
-        if floor:
-            level, floor_error = floor[name]
+    known = "gain" in own
+    ends = {name: error.interval(value, confidence) for name, (value, error) in own.items()}
+    lows = [ends[name][0] for name in ("cross_seed", "gain") if name in own]
+    for name in ("cross_seed", "gained_share"):
+        if floor and name in own:
+            (value, error), (level, floor_error) = own[name], floor[name]
             above = error.minus(floor_error).interval(value - level, confidence)[0]
-            lows.append(np.concatenate([low[:1], above[1:]]))
-    passed, below = np.min(lows, 0) > 0, high < 0  # the gain's
+            lows.append(np.concatenate([ends[name][0][:1], above[1:]]))
+    passed, below = np.min(lows, 0) > 0, ends["gain"][1] < 0 if known else np.zeros(len(lows[0]), bool)
     words = {True: "yes" if known else None, False: "no"}
     return ["negative" if no else words[bool(yes)] for yes, no in zip(passed, below, strict=True)]
 
 
 def chain_frame(found: Chains, nulls: Sequence[Chains], confidence: float) -> pd.DataFrame:
-    """A row an order: residual, cross_seed and gain with intervals over images and chains, null, null_gain, resolved.
+    """A row an order: residual, cross_seed, gain, gained_share with intervals over images and chains, null, resolved.
+
+    null and null_gained_share are the null targets' cross_seed and gained_share.
 
     What cannot be known (cross_seed of one chain, gain without continued nets, resolved of one chain or without null targets)
     is NaN or None.
@@ -46,7 +51,7 @@ def chain_frame(found: Chains, nulls: Sequence[Chains], confidence: float) -> pd
     figures = figures_of(found)
     rated = _rated(figures, found.chains - 1)
     frame = pd.DataFrame({"order": found.orders})
-    for name in ("residual", "cross_seed", "gain"):
+    for name in ("residual", "cross_seed", "gain", "gained_share"):
         known = name in rated
         value, error = rated[name] if known else rated["residual"]
         frame[name] = value if known else np.nan
@@ -54,7 +59,7 @@ def chain_frame(found: Chains, nulls: Sequence[Chains], confidence: float) -> pd
     frame["cross_seed_variance"] = figures["cross_seed"].chains
     floor = floor_of(nulls) if nulls else {}
     frame["null"] = floor["cross_seed"][0] if floor else np.nan
-    frame["null_gain"] = floor["gain"][0] if "gain" in floor else np.nan
+    frame["null_gained_share"] = floor["gained_share"][0] if "gained_share" in floor else np.nan
     judged = found.chains > 1 and ("gain" in floor or len(found.orders) == 1)
     frame["resolved"] = resolve(rated, floor, confidence) if judged else None
     return frame
@@ -104,8 +109,8 @@ def wide_control(found: Chains, wide: Chains, width: int, confidence: float) -> 
 
 
 def figures_of(found: Chains) -> dict[str, Figures]:
-    """All that the chains tell: residual, cross_seed, and gain where shallower nets were trained on."""
-    known = [residual, cross_seed] + ([gain] if found.continued or len(found.orders) == 1 else [])
+    """All that the chains tell: residual, cross_seed, and where shallower nets were trained on gain and gained_share."""
+    known = [residual, cross_seed] + ([gain, gained_share] if found.continued or len(found.orders) == 1 else [])
     return {figure.__name__: figure(found) for figure in known}
 
 

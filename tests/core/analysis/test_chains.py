@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from featcx_core.analysis.chains import Chains, chain_moments, cross_seed, gain, residual
+from featcx_core.analysis.chains import Chains, chain_moments, cross_seed, gain, gained_share, residual
 from featcx_core.analysis.components import ComponentTable
 from featcx_core.analysis.depth import chain_frame
 from featcx_core.analysis.significance import measure_significance
@@ -73,6 +73,9 @@ def test_figures_by_definition(chains):
     )
     earlier = [torch.zeros_like(f), *(sum(own[i] for own in before) / chains for i in range(2))]
     np.testing.assert_allclose(gain(found).value, left(earlier) - left(mean), atol=1e-5)
+    np.testing.assert_allclose(gained_share(found).value, 1 - left(mean) / left(earlier), atol=1e-5)
+    each = [1 - left(phi[k]) / left([torch.zeros_like(f), *before[k]]) for k in range(chains)]
+    np.testing.assert_allclose(gained_share(found).chains, np.var(each, 0, ddof=1) / chains, rtol=1e-3)
     each = [left([torch.zeros_like(f), *before[k]]) - left(phi[k]) for k in range(chains)]
     np.testing.assert_allclose(gain(found).chains, np.var(each, 0, ddof=1) / chains, rtol=1e-3)
     if chains == 2:
