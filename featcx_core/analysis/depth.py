@@ -15,7 +15,7 @@ Rated = dict[str, tuple[Array, Errors]]  # figure → its value at each order, a
 
 
 def resolve(own: Rated, floor: Rated, confidence: float) -> list[str | None]:
-    """`yes`, `no` or `negative` an order, from figures `cross_seed`, `gain` and `gained_share` of a target and of null targets.
+    """`yes`, `no` or `negative` an order, from `cross_seed`, `gain` and `gained_share` of a target and of null targets.
 
     The rule. *yes*: the cross-seed significance and the gain lie above zero, and the cross-seed significance and the gained
     share above the null targets', each with its whole interval over images, chains and null targets. *negative*: the whole
