@@ -39,6 +39,7 @@ CONTENTS = {
     "analysis.reliability": ["fit_cycle", "measure_reliability"],  # what nets of the same task share
     "analysis.decodability": ["measure_decodability"],  # what a linear map reads off another net
     "analysis.substitution": ["measure_substitution"],  # Φ in place of f
+    "analysis.images": ["measure_images"],  # of which orders one image's feature is made
     "analysis.comparison": ["compare_networks"],  # two analysed networks, order by order
     "game.games": ["shapley"],  # which components lower the loss, for any number of them, head and loss
     "game.values": ["coalition_losses", "shapley_values", "shapley_weights", "measure_effectiveness"],

@@ -126,4 +126,6 @@ METRICS = (
     ),
     Metric("substituted_loss", "substitution", "test loss with Φ (nats)", number, told=False),
     Metric("validation_accuracy", "substitution", "validation accuracy with Φ", told=False),
+    Metric("image_share", "image_orders", "mean share of an image's energy", section="images", interval=True),
+    Metric("images_explained", "image_orders", "images explained to 90%", section="images", interval=True),
 )  # fmt: skip

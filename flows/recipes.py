@@ -37,6 +37,7 @@ class Analysed(NamedTuple):
     effectiveness: Node
     substitution: Node
     pictures: Node
+    images: Node
     reliability: Node | None
     decodability: Node | None
     wide_control: Node | None
@@ -359,6 +360,15 @@ def analyse_target(
     )
     substitution = submit(analyse.substitution, scope, components=components, target=target, **common)
     shown = submit(pictures.pictures, scope, data=data, components=components, target=target)
+    single = submit(
+        analyse.images,
+        scope,
+        data=data,
+        components=components,
+        significance=significance,
+        substitution=substitution,
+        **common,
+    )
     reliable = decodable = None
     if exemplary is not None:
         trunks, cycles = reliable_trunks(submit, spec, data, target, exemplary, numerics, scope)
@@ -388,7 +398,7 @@ def analyse_target(
     if spec.disentangler.wide_control and floor is None:
         wider = wide(submit, spec, data, target, numerics, shared)
     found = Analysed(
-        target, components, significance, spread, effectiveness, substitution, shown, reliable, decodable, wider
+        target, components, significance, spread, effectiveness, substitution, shown, single, reliable, decodable, wider
     )
     return found, nulls
 

@@ -29,6 +29,7 @@ def network_results(store: Store, refs: Refs) -> dict[str, Any]:
     if "size" in stored:
         found["size"] = stored["size"]
     found["wide_control"] = row_of(frames["wide_control"]) if "wide_control" in frames else None
+    found["images"] = row_of(frames["image_ranks"]) if "image_ranks" in frames else None
     if control := refs.get("control"):
         found["control"] = Record.load(store.path(control)).numbers
     return found

@@ -294,3 +294,35 @@ def substitution(
     )
     result.record().save(work.folder)
     return {"chosen_order": result.chosen_order}
+
+
+@stage("images")
+def images(
+    work: Work,
+    *,
+    data: ArtifactRef,
+    components: ArtifactRef,
+    significance: ArtifactRef,
+    substitution: ArtifactRef,
+    settings: AnalysisSpec,
+    seed: int,
+) -> dict[str, Any]:
+    """Of which orders each test image's feature is made, held against the loss; the simplest and most complex images."""
+    from featcx_core.analysis.components import ComponentTable
+    from featcx_core.analysis.images import measure_images, strip_of
+    from featcx_core.data.images import Dataset
+    from featcx_core.wording import readable, records
+
+    dataset = Dataset.load(work.path(data))
+    found = measure_images(
+        ComponentTable.open(work.path(components) / "test"),
+        work.record(substitution).tensors["predictions"]["test.losses"][:, 0],
+        readable=[row["order"] for row in readable(records(work.record(significance).frames, "significance"))],
+        bootstrap=settings.bootstrap,
+        confidence=settings.confidence,
+        seed=seed,
+        device=work.device,
+    )
+    strip = strip_of(found.images, dataset.classes, lambda samples: dataset.read("test", samples))
+    found.record(strip).save(work.folder)
+    return {"images": len(found.images)}

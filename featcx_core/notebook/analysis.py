@@ -63,6 +63,17 @@ class Analysis:
         """A row an order: the columns of `featcx run --json`, an interval as a list of two."""
         return pd.DataFrame(order_rows(self.frames))
 
+    @property
+    def images(self) -> pd.DataFrame:
+        """A row a test image: of which orders its feature is made, its complexity and loss (see `measure_images`).
+
+        Raises:
+            InputError: of a run that was made before there was such a table.
+        """
+        if "images" not in self.frames:
+            raise InputError("This run has no table of images; run it again, what is there is not computed anew.")
+        return self.frames["images"]
+
     def without_seen(self, reason: str) -> Analysis:
         """The same without what needs the images that the network was trained on: nobody knows them, and the pool, of which
         the network may have seen a part or none, stood in for them.

@@ -14,7 +14,7 @@ import pandas as pd
 
 from featcx_core.analysis.pictures import Pictures
 from featcx_core.metrics import METRICS
-from featcx_core.report.facets import comparison, reliability, shapley, significance, width
+from featcx_core.report.facets import comparison, images, reliability, shapley, significance, width
 from featcx_core.report.facets.maps import Limits
 from featcx_core.report.facets.pictures import picture_sections
 from featcx_core.report.facets.shapley import effective_words, overfitted_words
@@ -158,7 +158,7 @@ def run_sections(
         chosen: the order chosen for substitution; None: the best on validation.
         limits: of the pictures' colours.
     """
-    of_orders = [*reliability.SECTIONS, *shapley.SECTIONS, substitution_section(chosen), *comparison.SECTIONS]
+    of_orders = [*reliability.SECTIONS, *shapley.SECTIONS, substitution_section(chosen), *images.SECTIONS, *comparison.SECTIONS]
     return [
         *picture_sections(pictures, limits),
         *significance.SECTIONS[:1],

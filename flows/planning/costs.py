@@ -269,6 +269,14 @@ def pictures(components: Table, **_: Any) -> Load:
     return Load((Work(1, Count(0, 12 * size)),), SETUP)
 
 
+def images(components: Table, settings: Any, **_: Any) -> Load:
+    """Two passes over the test components, and ranks in each bootstrap draw."""
+    n = components.rows["test"]
+    size = n * (components.players + 1.0) * components.elements
+    ranking = Count(0, 8.0 * 30 * n * settings.bootstrap)
+    return Load((Work(2, Count(0, 16 * size)), Work(1, ranking)), SETUP + DRAWING * n * settings.bootstrap)
+
+
 def report(networks: Any, **_: Any) -> Load:
     """Figures, tables and the page."""
     return Load(seconds=1.5 + 0.7 * len(networks))
@@ -320,6 +328,7 @@ LOADS: dict[str, Callable[..., Load]] = {
     "wide_control": lambda **_: Load(seconds=0.2),
     "comparison": comparison,
     "pictures": pictures,
+    "images": images,
     "report": report,
     "sweep_report": sweep_report,
     "task_learner": task_learner,

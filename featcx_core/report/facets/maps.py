@@ -68,7 +68,7 @@ def maps(pictures: Pictures, theme: Theme = LIGHT, limits: Limits = "robust") ->
         ("Δf", [""], pictures.residual[:, None]),
     ]
     rows, columns = len(pictures.images), 3 + 2 * len(orders)
-    sheet = _Sheet(theme, rows, columns, len(groups) - 1, pictures.feature.shape[1:], head=0.6)
+    sheet = Sheet(theme, rows, columns, len(groups) - 1, pictures.feature.shape[1:], head=0.6)
     colours, x = diverging(theme), LEFT
     for name, heads, stack in groups:
         for i, head in enumerate(heads):
@@ -104,7 +104,7 @@ def energy(pictures: Pictures, theme: Theme = LIGHT) -> Figure:
     names = ["all", *(pictures.classes[label] for label in known)]
     limit = float(np.percentile(relative[columns].numpy(), 99))
     rows = ["mean input", *(f"order {order}" for order in pictures.orders), "residual Δf"]
-    sheet = _Sheet(theme, len(rows), len(columns), 1, shares.shape[2:], head=0.4)
+    sheet = Sheet(theme, len(rows), len(columns), 1, shares.shape[2:], head=0.4)
     colours = sequential(theme)
     for row, name in enumerate(rows):
         sheet.name_row(row, [name])
@@ -118,21 +118,22 @@ def energy(pictures: Pictures, theme: Theme = LIGHT) -> Figure:
     return sheet.finish("energy at each position, relative to an even spread", ticks)
 
 
-class _Sheet:
+class Sheet:
     """A figure with rows and columns of square cells, in inches, y downwards from the top of the first row.
 
     Args:
         gaps: how many of the gaps between columns are wide.
         shape: (H, W) of the maps, whose width is that of a cell.
-        head: inches above the cells.
+        head, foot: inches above and below the cells.
     """
 
-    def __init__(self, theme: Theme, rows: int, columns: int, gaps: int, shape: Any, head: float) -> None:
+    def __init__(self, theme: Theme, rows: float, columns: int, gaps: int, shape: Any, head: float, foot: float = FOOT) -> None:
         between = (columns - 1) * GAP + gaps * (WIDE_GAP - GAP) + 0.1
         self.side = min(0.9, max(LEAST, (WIDTH - LEFT - between) / columns))
         self.tall, self.theme = self.side * shape[0] / shape[1], theme
         width = max(LEFT + between + columns * self.side, 4.2)  # the scale and its label need so much
-        height = head + rows * (self.tall + GAP) + FOOT
+        self.bottom = rows * (self.tall + GAP)
+        height = head + self.bottom + foot
         self.figure, (self.axis,) = panels(theme, width=width, height=height)
         self.figure.set_layout_engine("none")
         self.axis.set_position((0, 0, 1, 1))
@@ -151,11 +152,11 @@ class _Sheet:
         }
         self.axis.text(x, y, text, **(style | options))
 
-    def name_row(self, row: int, lines: list[str]) -> None:
+    def name_row(self, row: float, lines: list[str]) -> None:
         """What stands before a row."""
         self.say(LEFT - 0.1, self._top(row) + self.tall / 2, "\n".join(lines), ha="right", va="center")
 
-    def input(self, image: Tensor, x: float, row: int) -> None:
+    def input(self, image: Tensor, x: float, row: float) -> None:
         """An input (C, H, W), fitted into its cell."""
         values = np.asarray(input_image(image))
         ratio = values.shape[0] / values.shape[1]
@@ -183,7 +184,7 @@ class _Sheet:
         bar.set_label(label, color=self.theme.ink, fontsize=SMALL)
         return self.figure
 
-    def _top(self, row: int) -> float:
+    def _top(self, row: float) -> float:
         return row * (self.tall + GAP)
 
     def _show(self, values: np.ndarray, extent: Any, colours: Any, limits: tuple[float, float]) -> AxesImage:
