@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from featcx_core.analysis.components import ComponentTable
+from featcx_core.analysis.images import measure_images, strip_of
 from featcx_core.analysis.significance import measure_significance
 from featcx_core.analysis.substitution import measure_substitution
 from featcx_core.game.interactions import measure_interactions
@@ -39,6 +40,9 @@ def _measured():
     values = [shapley_values(table) for table in losses.values()]
     effective = measure_effectiveness(ORDERS, *values, found.moments, confidence=0.95, seed=0)
     substituted = measure_substitution({s: tables[s] for s in ("validation", "seen", "test")}, head)
+    single = measure_images(tables["test"], substituted.predictions["test"].losses[:, 0], bootstrap=100)
+    pixels = torch.randint(256, (ROWS["test"], 3, 16, 16), generator=rng, dtype=torch.uint8)
+    strip = strip_of(single.images, ("cat", "dog", "a lawn mower on a lawn", "bird", "car"), lambda rows: pixels[rows])
     return {
         "significance": found.orders,
         "splits": found.splits,
@@ -47,6 +51,7 @@ def _measured():
         "interactions": measure_interactions(ORDERS, losses, draws=100, confidence=0.95, seed=0),
         "substitution": substituted.orders,
         "substitution_splits": substituted.splits,
+        **single.record(strip).frames,
     }
 
 
@@ -165,8 +170,20 @@ def troubled():
                 "loss": [1.1, 0.1, 1.3],
             }
         ),
+        **{name: frame for name, frame in measured().items() if name in ("images", "image_strip")},
+        **_images(orders),
         **reliability(),
     }
+
+
+def _images(orders):
+    """Complexity that goes with the energy rather than with the loss."""
+    shares = pd.DataFrame({"order": orders, "image_share": [0.3, 0.3, 0.2, 0.1, 0.06, 0.04]})
+    shares["images_explained"] = [0.01, 0.1, 0.3, 0.4, 0.41, 0.5]
+    _widen(shares, image_share=0.02, images_explained=0.01)
+    ranks = pd.DataFrame([{"images": 1000, "rank_correlation": 0.03, "rank_energy": -0.6, "rank_partial": -0.02}])
+    _widen(ranks, rank_correlation=0.06, rank_energy=0.05, rank_partial=0.06)
+    return {"image_orders": shares, "image_ranks": ranks}
 
 
 def _widen(frame, **widths):

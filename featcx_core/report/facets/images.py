@@ -13,13 +13,13 @@ from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from featcx_core.metrics import integer, word
-from featcx_core.report.canvas import LIGHT, SMALL, Theme, bars, finish, foot_line, order_axis, panels, points
+from featcx_core.report.canvas import LIGHT, Theme, bars, finish, foot_line, order_axis, panels, points
 from featcx_core.report.facets.maps import GAP, LEFT, Sheet
 from featcx_core.report.section import ORDER, Section, columns
 from featcx_core.report.tables import Column
 from featcx_core.wording import Frames, Row, listed, number, percent, readable, records, with_interval
 
-BETWEEN = 0.5  # of a row: the gap between simple and complex images
+BETWEEN = 0.25  # of a row: the gap between simple and complex images
 
 
 def draw_images(frames: Frames, theme: Theme = LIGHT, coverage: float | None = None) -> Figure:
@@ -80,7 +80,7 @@ def draw_strip(frames: Frames, theme: Theme = LIGHT, coverage: float | None = No
     """A column a class: its simplest images above, its most complex ones below, the outermost first and last."""
     strip = frames["image_strip"]
     labels, ends = strip["label"].unique().tolist(), int(strip["place"].max()) + 1
-    sheet = Sheet(theme, 2 * ends + BETWEEN, len(labels), 0, (1, 1), head=0.45, foot=0.3)
+    sheet = Sheet(theme, 2 * ends + BETWEEN, len(labels), 0, (1, 1), head=0.45, foot=0.5)
     for row, name in ((0, ["simplest"]), (2 * ends - 1 + BETWEEN, ["most", "complex"])):
         sheet.name_row(row, name)
     for row in strip.to_dict("records"):
@@ -90,10 +90,8 @@ def draw_strip(frames: Frames, theme: Theme = LIGHT, coverage: float | None = No
         if row["place"] == 0 and row["end"] == "simple":
             name = "\n".join(textwrap.wrap(row["name"], 9, max_lines=2, placeholder="…"))
             sheet.say(x + sheet.side / 2, -0.06, name)
-    words = "complexity of the outermost rows: "
-    words += ", ".join(f"{end} {_span(strip, end)}" for end in ("simple", "complex"))
-    sheet.say(0.1, sheet.bottom + 0.1, words, ha="left", va="top", color=theme.muted, fontsize=SMALL)
-    return sheet.figure
+    words = f"complexity of the outermost: {_span(strip, 'simple')} above, {_span(strip, 'complex')} below"
+    return finish(sheet.figure, theme, [], f"n = {len(frames['images']):,} test images; {words}")
 
 
 def _image(png: bytes) -> torch.Tensor:
@@ -152,6 +150,7 @@ SECTIONS = (
                 Column("loss", "loss (nats)", number),
             )
         },
+        paper="The paper shows no images by complexity.",
         wide=True,
         optional=True,
     ),

@@ -1,5 +1,6 @@
 """Figures against the tables that they draw, and their files byte for byte."""
 
+import io
 import re
 import subprocess
 import sys
@@ -124,7 +125,7 @@ def test_n_and_coverage_are_told(name):
     figure = draw(name, {**measured(), **reliability(), **wide()})
     foot = figure.get_supxlabel()
     assert foot.startswith("n = ")
-    whiskers = name not in ("residuals", "covariance", "substitution")
+    whiskers = name not in ("residuals", "covariance", "substitution", "image_strip")
     assert ("95% bootstrap" in foot) == whiskers
 
 
@@ -262,3 +263,21 @@ def test_reliability_stands_beside_decodability_with_floors():
 @pytest.mark.parametrize("name", ["reliability", "decodability"])
 def test_reliability_draws_the_one_panel_there_is(name):
     assert len(draw("reliability", {name: reliability()[name]}).axes) == 1
+
+
+def test_images_draws_shares_and_what_is_explained(frames):
+    frame = frames["image_orders"]
+    (axis,) = draw("images", frames).axes
+    np.testing.assert_allclose([bar.get_height() for bar in axis.patches], frame["image_share"])
+    explained = line(axis, "of test images: Φ explains 90% of the feature")
+    np.testing.assert_allclose(explained.get_ydata(), frame["images_explained"])
+
+
+def test_the_strip_puts_the_simplest_first_and_the_most_complex_last():
+    frames = measured()
+    strip = frames["image_strip"].sort_values("label", kind="stable")
+    (axis,) = draw("image_strip", frames).axes
+    shown = sorted(axis.images, key=lambda image: (round(image.get_extent()[0], 3), image.get_extent()[3]))
+    wanted = strip.assign(down=np.where(strip["end"] == "simple", strip["place"], 9 - strip["place"]))
+    for image, row in zip(shown, wanted.sort_values(["label", "down"]).to_dict("records"), strict=True):
+        np.testing.assert_array_equal(image.get_array(), np.asarray(Image.open(io.BytesIO(row["png"]))))

@@ -153,7 +153,7 @@ def test_summary_has_three_sentences_and_readings_two(page, request):
     block = html.unescape(re.search(r'<div class="summary">(.*?)</div>', text, re.DOTALL)[1])
     assert sentences(re.sub(r"<[^>]+>", "", block)) == 3
     found = re.findall(r'<p class="reading">(.*?)</p>\s*<p class="paper">(.*?)</p>', text)
-    assert len(found) == (9 if page == "easy" else 9 + 8)
+    assert len(found) == (11 if page == "easy" else 11 + 10)
     assert all(sentences(part) == 1 for pair in found for part in pair)
 
 
@@ -182,7 +182,7 @@ def test_the_same_input_gives_the_same_bytes(easy, tmp_path):
     again = write(tmp_path, {"target": {**measured(), **reliability()}}, 25).parent
     names = sorted(str(path.relative_to(easy.parent)) for path in easy.parent.rglob("*") if path.is_file())
     assert names == sorted(str(path.relative_to(again)) for path in again.rglob("*") if path.is_file())
-    assert len(names) == 1 + 3 * 9 + 9
+    assert len(names) == 1 + 3 * 11 + 13
     for name in names:
         assert (easy.parent / name).read_bytes() == (again / name).read_bytes(), name
 
@@ -201,7 +201,7 @@ def test_the_page_needs_nothing_from_outside(page, request):
     assert "@import" not in body(path)
     assert "url(" not in body(path)
     pictures = re.findall(r"data:image/svg\+xml;base64,([\w+/=]+)", path.read_text())
-    assert len(pictures) == 2 * (9 if page == "easy" else 9 + 8)
+    assert len(pictures) == 2 * (11 if page == "easy" else 11 + 10)
     for picture in pictures:
         addresses = re.findall(r"https?://[^\"'\s<]+", base64.b64decode(picture).decode())
         assert set(addresses) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
@@ -210,7 +210,7 @@ def test_the_page_needs_nothing_from_outside(page, request):
 def test_dark_pictures_are_offered_on_screens_only(easy):
     sources = re.findall(r"<source media=\"([^\"]+)\"", body(easy))
     assert set(sources) == {"screen and (prefers-color-scheme: dark)"}
-    assert len(sources) == 9
+    assert len(sources) == 11
 
 
 def test_a_missing_frame_gives_its_note(tmp_path):

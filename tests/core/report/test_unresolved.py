@@ -9,6 +9,7 @@ from matplotlib.colors import to_hex
 
 from featcx_core.metrics import METRICS
 from featcx_core.report.canvas import LIGHT
+from featcx_core.report.facets.images import read_images
 from featcx_core.report.facets.reliability import read_reliability
 from featcx_core.report.facets.shapley import (
     draw_effectiveness,
@@ -52,6 +53,9 @@ def test_an_unresolved_order_is_never_ranked_and_always_flagged():
     frames["effectiveness"].loc[2, ["effectiveness", "effectiveness_low", "effectiveness_high"]] = [9.0, 8.9, 9.1]
     for reading in (read_effectiveness, effective_words, overfitted_words):
         assert not re.search(r"\b(13|25)\b", reading(frames).replace("9.0", "")), reading(frames)
+    frames["image_orders"]["resolved"] = ["yes", "yes", "no", "negative"]
+    assert not re.search(r"order (13|25)", read_images(frames))
+    assert "complexity over orders 4 and 7" in read_images(frames)
     assert "that of order 13" not in read_significance(frames)
     assert "of those resolved (4, 7)" in read_significance(frames)
     flags = not_resolved(frames)
@@ -68,6 +72,8 @@ def test_an_unresolved_order_is_never_ranked_and_always_flagged():
 def test_with_no_order_resolved_nothing_is_called_anything():
     frames = resolved("no", "no", "no", "no")
     assert read_significance(frames).startswith("In this run no order is resolved")
+    frames["image_orders"]["resolved"] = "no"
+    assert "no image is called simple or complex" in read_images(frames)
     assert effective_words(frames) == "no order is resolved, so none is called effective"
     assert "none is resolved" in overfitted_words(frames)
     assert "no order is resolved" in summary(frames, 7, {})[0]
