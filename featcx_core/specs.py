@@ -207,6 +207,9 @@ class ExemplarySpec(Spec):
         return paths
 
 
+RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+
+
 class ReliabilitySpec(Spec):
     """Reliable trunks ψ and the cycle of linear maps; decodability."""
 
@@ -227,7 +230,7 @@ class ReliabilitySpec(Spec):
     rounds: int = Field(10, ge=1, le=50, description="cycle rounds R that the h_k are fitted on")
     rounds_read: int = Field(5, ge=1, le=50, description="round at which the reliable part is read")
     ridges: tuple[float, ...] = Field(
-        (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+        RIDGES,
         min_length=1,
         description="candidate ridges of decodability, relative to tr Σ / C",
     )

@@ -38,7 +38,7 @@ class Measured(NamedTuple):
     resolved: tuple[str | None, ...] = ()
 
 
-def compare_networks(original: Measured, variants: Mapping[str, Measured], confidence: float) -> pd.DataFrame:
+def compare_networks(original: Measured, variants: Mapping[str, Measured], confidence: float = 0.95) -> pd.DataFrame:
     """A row a (variant, metric, order): original, variant, difference with its interval, p, Holm-adjusted p, resolved.
 
     A difference has two sources of error: the images, by a paired bootstrap, and the disentanglers' seeds, by the spread
@@ -51,6 +51,16 @@ def compare_networks(original: Measured, variants: Mapping[str, Measured], confi
 
     Raises:
         InputError: when the networks were not analysed at the same orders.
+
+    >>> import numpy as np, torch, featcx_core as fx
+    >>> from featcx_core.analysis.comparison import Measured
+    >>> one, other = (
+    ...     Measured((4,), {"cross_seed": np.array([v])}, {"cross_seed": v + 0.01 * torch.randn(99, 1)},
+    ...              {"cross_seed": np.array([1e-5])}, chains=2, resolved=("yes",))
+    ...     for v in (0.5, 0.8)
+    ... )
+    >>> fx.compare_networks(one, {"pruned": other}).difference.round(3).tolist()
+    [0.3]
     """
     rows = []
     for name, variant in variants.items():

@@ -196,11 +196,51 @@ def _split(feature: Forward, disentanglers: Mapping[int, Forward], x: Tensor) ->
     return f, [above - below for above, below in zip([*phi, f], [torch.zeros_like(f), *phi], strict=True)]
 
 
+def _as_taken(images: Tensor | Rows, normalise: Forward | None) -> Forward:
+    """What stands between images and the nets.
+
+    Raises:
+        InputError: for bytes that nothing is to normalise.
+    """
+    held = images.images if isinstance(images, Rows) else images
+    if normalise is None and not held.is_floating_point():
+        raise InputError(f"images are {held.dtype}; give normalise=data.normalise, or floats as the nets take them.")
+    return normalise or (lambda x: x)
+
+
 @torch.no_grad()
-def decompose(feature: Forward, disentanglers: Mapping[int, Forward], images: Tensor, labels: Tensor) -> ComponentTable:
-    """The components of normalised images (n, C, H, W) in memory, for data of notebook size."""
-    columns = [_split(feature, disentanglers, x)[1] for x in images.split(250)]
-    maps = torch.cat([torch.stack(part, 1) for part in columns])
+def decompose(
+    feature: Forward,
+    disentanglers: Mapping[int, Forward],
+    images: Tensor | Rows,
+    labels: Tensor,
+    *,
+    normalise: Forward | None = None,
+    device: torch.device | str = "cpu",
+) -> ComponentTable:
+    """The components c^(l) = Φ^(l) − Φ^(l') and Δf = f − Φ^(L) in memory, for data of notebook size (METHOD §1).
+
+    Args:
+        feature: f, images as the nets take them to (n, C, H, W) or (n, d).
+        disentanglers: order → Φ^(l), orders rising.
+        images: (n, C, H, W), floats as the nets take them, or with `normalise` anything that it takes, such as bytes.
+        labels: int64 (n,).
+        normalise: what stands between images and the nets, such as a data set's; None: nothing.
+
+    Raises:
+        InputError: for bytes without `normalise`.
+
+    >>> import torch, featcx_core as fx
+    >>> f, nets = torch.nn.Conv2d(1, 2, 3), {4: torch.nn.Conv2d(1, 2, 3), 7: torch.nn.Conv2d(1, 2, 3)}
+    >>> images = torch.rand(6, 1, 8, 8)
+    >>> table = fx.decompose(f, nets, images, torch.zeros(6))
+    >>> maps, _ = next(table.stacked())
+    >>> torch.allclose(maps.sum(1), f(images), atol=1e-6)
+    True
+    """
+    taken = _as_taken(images, normalise)
+    columns = [_split(feature, disentanglers, taken(x.to(device)))[1] for x in images.split(250)]
+    maps = torch.cat([torch.stack(part, 1).cpu() for part in columns])
     return ComponentTable.from_tensors(maps[:, :-1], maps[:, -1], labels, list(disentanglers))
 
 
@@ -211,22 +251,21 @@ def extract(
     images: Tensor | Rows,
     labels: Tensor,
     samples: Tensor,
-    folder: Path,
+    folder: str | Path,
     *,
-    normalise: Forward,
-    device: torch.device,
+    normalise: Forward | None = None,
+    device: torch.device | str = "cpu",
     dtype: str = "float32",
     part_rows: int = 1024,
     batch: int = 128,
     meta: dict[str, Any] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> float:
-    """Writes c^(l) = Φ^(l) − Φ^(l') and Δf = f − Φ^(L) of every image to `folder`, a batch in memory at a time.
+    """`decompose` of any number of images, into `folder` as Parquet, a batch in memory at a time.
 
     Args:
-        feature: f, normalised images to (n, C, H, W).
-        disentanglers: order → Φ^(l), orders rising.
-        images, labels, samples: uint8 (n, C, H, W), int64 (n,), each image's number in its data set.
+        feature, disentanglers, images, labels, normalise: as of `decompose`.
+        samples: int64 (n,), each image's number in its data set.
         dtype: 'float32' or 'float16', of the stored elements.
         part_rows: rows a file.
         meta: goes into the schema's metadata.
@@ -236,7 +275,17 @@ def extract(
 
     Raises:
         ArithmeticError: when the stored components do not sum to the feature within rounding.
+        InputError: for bytes without `normalise`, and for values that the element type cannot hold.
+
+    >>> import tempfile, torch, featcx_core as fx
+    >>> from pathlib import Path
+    >>> f, nets, images = torch.nn.Conv2d(1, 2, 3), {4: torch.nn.Conv2d(1, 2, 3)}, torch.rand(6, 1, 8, 8)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     error = fx.extract(f, nets, images, torch.zeros(6), torch.arange(6), Path(folder) / "test")
+    ...     len(fx.ComponentTable.open(Path(folder) / "test"))
+    6
     """
+    folder, taken = Path(folder), _as_taken(images, normalise)
     folder.mkdir(parents=True, exist_ok=True)
     orders, worst = list(disentanglers), 0.0
     schema: pa.Schema | None = None
@@ -246,7 +295,7 @@ def extract(
         stop = min(start + part_rows, len(images))
         for lo in range(start, stop, batch):
             rows = slice(lo, min(lo + batch, stop))
-            f, columns = _split(feature, disentanglers, normalise(images[rows].to(device)))
+            f, columns = _split(feature, disentanglers, taken(images[rows].to(device)))
             stored = [c.to(getattr(torch, dtype)) for c in columns]
             if dtype == "float16" and not all(c.isfinite().all() for c in stored):
                 top = max(float(c.abs().max()) for c in columns)

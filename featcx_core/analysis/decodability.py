@@ -15,6 +15,7 @@ from featcx_core.analysis.bootstrap import interval, variances
 from featcx_core.analysis.components import ComponentTable
 from featcx_core.analysis.spread import errors
 from featcx_core.errors import InputError
+from featcx_core.specs import RIDGES
 
 Forward = Callable[[Tensor], Tensor]
 FOLDS = 5
@@ -69,10 +70,10 @@ def measure_decodability(
     untrained: Sequence[Forward],
     images: Callable[[str, Tensor], Tensor],
     *,
-    ridges: Sequence[float],
-    bootstrap: int,
-    confidence: float,
-    seed: int,
+    ridges: Sequence[float] = RIDGES,
+    bootstrap: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Decodability:
     """Decodability of every component, every Φ^(l) and f (METHOD §5), fitted on the pool and scored on test samples.
@@ -82,6 +83,16 @@ def measure_decodability(
         exemplary: features of the exemplary nets, (n, C_k, H, W) of the target's H×W.
         untrained: features of fresh nets of the same architecture, for the floor.
         images: split name and sample numbers to normalised images.
+        ridges: candidates, relative to tr Σ / C, of which cross-validation takes one a quantity.
+        bootstrap, confidence, seed: draws, coverage and seed of the intervals, which resample test images.
+
+    >>> import torch, featcx_core as fx
+    >>> images, net, fresh = torch.rand(60, 1, 8, 8), torch.nn.Conv2d(1, 3, 3, 2, 1), torch.nn.Conv2d(1, 3, 3, 2, 1)
+    >>> table = fx.decompose(net, {4: net}, images, torch.zeros(60))  # f and Φ are linear in A's feature: A is the net itself
+    >>> with torch.no_grad():
+    ...     found = fx.measure_decodability(table, table, [net], [fresh], lambda split, rows: images[rows], bootstrap=50)
+    >>> found.orders.query("quantity == 'component'").decodability.round(3).tolist()
+    [1.0]
     """
     nets = [*exemplary, *untrained]
     players, shape = len(fitted_on.orders), fitted_on.shape

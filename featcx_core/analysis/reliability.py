@@ -89,6 +89,12 @@ def fit_cycle(
 
     Returns:
         h_k (C, C_k), of Σ's type.
+
+    >>> import torch, featcx_core as fx
+    >>> g = [torch.eye(3) + 0.1 * torch.randn(3, 3) for _ in range(2)]
+    >>> back = fx.fit_cycle(torch.eye(3), g, steps=3200, lr=1e-2)
+    >>> torch.allclose(back[0] @ g[0], torch.eye(3), atol=0.05)
+    True
     """
     channels, widest = len(second_moment), max(len(g) for g in maps)
     sigma, identity = second_moment.contiguous(), torch.eye(channels).to(second_moment)
@@ -169,10 +175,10 @@ def measure_reliability(
     back: Sequence[Sequence[Sequence[Tensor]]],
     images: Callable[[Tensor], Tensor],
     *,
-    rounds: int,
-    bootstrap: int,
-    confidence: float,
-    seed: int,
+    rounds: int = 5,
+    bootstrap: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
     device: torch.device | str = "cpu",
     chains: Chains | None = None,
 ) -> Reliability:
@@ -186,6 +192,15 @@ def measure_reliability(
         images: sample numbers to normalised images.
         rounds: R at which the reliable part is read.
         chains: of the disentanglers, as many: for how far the ratio moves with the chain.
+
+    >>> import torch, featcx_core as fx
+    >>> images, trunk = torch.rand(40, 1, 8, 8), fx.Trunk(1, (1, 8, 8), [(3, 2, 2)] * 3, width=2).eval()
+    >>> pool = fx.ComponentTable.from_tensors(torch.randn(40, 1, 3, 2, 2), torch.zeros(40, 3, 2, 2), torch.zeros(40))
+    >>> back = [g.T for g in trunk.matrices()]
+    >>> with torch.no_grad():
+    ...     found = fx.measure_reliability(pool, [[trunk]], [[back]], lambda rows: images[rows], bootstrap=50)
+    >>> found.orders.order.tolist()
+    [4]
     """
     players, k = len(table.orders), len(trunks)
     nets, ends_of = [net for chain in trunks for net in chain], [h for chain in back for h in chain]

@@ -52,9 +52,9 @@ class Significance(NamedTuple):
 def measure_significance(
     tables: Mapping[str, ComponentTable],
     *,
-    bootstrap: int,
-    confidence: float,
-    seed: int,
+    bootstrap: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
     device: torch.device | str = "cpu",
     chains: Chains | None = None,
     nulls: Sequence[Chains] = (),
@@ -67,6 +67,12 @@ def measure_significance(
         confidence: coverage of the intervals.
         chains: what the chains of these components share, over the same images.
         nulls: the same of the null targets.
+
+    >>> import torch, featcx_core as fx
+    >>> c = torch.randn(60, 2, 3, 1, 1) * torch.tensor([3.0, 1.0])[:, None, None, None]
+    >>> pool = fx.ComponentTable.from_tensors(c, torch.zeros(60, 3, 1, 1), torch.zeros(60))
+    >>> int(fx.measure_significance({"pool": pool, "test": pool}, bootstrap=50).orders.significance.argmax())
+    0
     """
     pool = tables["pool"]
     moments = component_covariance(pool, bootstrap, seed, device)

@@ -100,7 +100,21 @@ def measure_substitution(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Substitution:
-    """Accuracy with Φ^(l) for f; the order is chosen on the validation split and read on the test split (METHOD §7)."""
+    """Accuracy with Φ^(l) for f; the order is chosen on the validation split and read on the test split (METHOD §7).
+
+    Args:
+        tables: the components of 'validation', 'test' and any other splits.
+        head: feature to logits; a module in training mode is asked as a copy in evaluation mode.
+        bootstrap, confidence, seed: draws, coverage and seed of the gain's interval, which resamples test images.
+
+    >>> import torch, featcx_core as fx
+    >>> y = torch.arange(40) % 2
+    >>> c = torch.nn.functional.one_hot(y, 2).float()[:, None]
+    >>> table = fx.ComponentTable.from_tensors(c, -c[:, 0], y)  # order 4 holds the class, the residual takes it away
+    >>> found = fx.measure_substitution({"validation": table, "test": table}, torch.nn.Identity(), bootstrap=50)
+    >>> found.orders.substituted_accuracy.tolist(), found.gain.gain
+    ([1.0], 0.5)
+    """
     answers = {split: predict_substituted(table, head, device) for split, table in tables.items()}
     validation, test = answers["validation"].correct.double().mean(0), answers["test"].correct.double().mean(0)
     loss = answers["test"].losses.double().mean(0)

@@ -216,6 +216,10 @@ def balanced_subset(labels: Tensor, pool: Tensor, samples: int, seed: int) -> Te
 
     Raises:
         InputError: when `samples` is not a multiple of the number of classes, or a class has too few images.
+
+    >>> labels = torch.tensor([0, 1, 1, 0, 1, 0, 1, 1])
+    >>> labels[balanced_subset(labels, torch.arange(8), samples=4, seed=0)].sort().values.tolist()
+    [0, 0, 1, 1]
     """
     parts = by_class(labels[pool].numpy(), seed)
     check_samples(samples, [len(part) for part in parts])

@@ -36,6 +36,11 @@ def load_dataset(
 
     Raises:
         InputError: for an unknown source and for data that cannot be used, with the file and row.
+
+    >>> import featcx_core as fx
+    >>> data = fx.load_dataset(fx.DatasetSpec(source="digits"))
+    >>> data.shape, len(data.classes), data.train_images.dtype
+    ((1, 8, 8), 10, torch.uint8)
     """
     source = _source(spec)
     labels, shape = source.labels(), source.shape()

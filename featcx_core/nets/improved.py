@@ -50,7 +50,15 @@ class ImprovedNet(nn.Module):
 
 
 def improved_net(disentangler: Ensemble, target: TargetNet, data: Dataset) -> ImprovedNet:
-    """The network that uses the head of `target` on what `disentangler` makes of an image, with their weights."""
+    """The network that uses the head of `target` on what `disentangler` makes of an image, with their weights.
+
+    >>> import torch, featcx_core as fx
+    >>> from featcx_core.nets.disentangler import Ensemble
+    >>> data, target = fx.load_dataset(fx.DatasetSpec(source="digits")), fx.TargetNet("resnet8", (1, 8, 8), classes=10)
+    >>> net = fx.improved_net(Ensemble([fx.Disentangler(1, (1, 8, 8), target.shape, width=2)]), target, data)
+    >>> net(data.test_images[:3]).shape
+    torch.Size([3, 10])
+    """
     mean, std = tuple(data.mean.tolist()), tuple(data.std.tolist())
     net = ImprovedNet(tuple(disentangler.configs), target.config, data.classes, mean, std)
     net.disentangler.load_state_dict(disentangler.state_dict())
@@ -63,6 +71,16 @@ def export_network(net: ImprovedNet, folder: Path) -> str | None:
 
     Returns:
         Why there is no model.pt2, None when there is.
+
+    >>> import tempfile, torch, featcx_core as fx
+    >>> from pathlib import Path
+    >>> from featcx_core.nets.disentangler import Ensemble
+    >>> data, target = fx.load_dataset(fx.DatasetSpec(source="digits")), fx.TargetNet("resnet8", (1, 8, 8), classes=10)
+    >>> net = fx.improved_net(Ensemble([fx.Disentangler(1, (1, 8, 8), target.shape, width=2)]), target, data)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     reason = fx.export_network(net, Path(folder))
+    ...     torch.equal(fx.load_network(folder)(data.test_images[:3]), net(data.test_images[:3]))
+    True
     """
     save_network(net, folder)
     example = torch.zeros(2, *net.disentangler.in_shape)

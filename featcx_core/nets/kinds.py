@@ -27,6 +27,14 @@ def load_network(
 
     Raises:
         InputError: when the folder holds no such network.
+
+    >>> import tempfile, featcx_core as fx
+    >>> from pathlib import Path
+    >>> net = fx.Disentangler(1, (1, 8, 8), (3, 2, 2), width=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fx.save_network(net, Path(folder))
+    ...     fx.load_network(folder).order
+    4
     """
     named = description(Path(folder))["kind"]
     if kind is None and named not in KINDS:

@@ -58,6 +58,12 @@ def split_net(
 
     Raises:
         InputError: when the layer does not exist, or something bypasses it.
+
+    >>> import torch, featcx_core as fx
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, 2, 1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(64, 2))
+    >>> found, images = fx.split_net(net.eval(), "0", pre_relu=False, in_shape=(1, 8, 8)), torch.rand(3, 1, 8, 8)
+    >>> found.shape, torch.allclose(found.head(found.feature(images)), net(images), atol=1e-6)
+    ((4, 4, 4), True)
     """
     return cut(copy.deepcopy(model), layer, pre_relu, in_shape, layout)
 

@@ -25,7 +25,16 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def save_network(module: nn.Module, folder: Path) -> None:
-    """Writes weights.safetensors and network.json (class name and `module.config`) into `folder`."""
+    """Writes weights.safetensors and network.json (class name and `module.config`) into `folder`.
+
+    >>> import tempfile, featcx_core as fx
+    >>> from pathlib import Path
+    >>> net = fx.Disentangler(1, (1, 8, 8), (3, 2, 2), width=2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fx.save_network(net, Path(folder))
+    ...     fx.load_network(folder).order
+    4
+    """
     folder.mkdir(parents=True, exist_ok=True)
     described = {"kind": type(module).__name__, "config": module.config}
     (folder / "network.json").write_text(json.dumps(described, indent=1, sort_keys=True), encoding="utf-8")

@@ -26,6 +26,13 @@ def open_run(store: str | Path, key: str | None = None) -> Analysis:
 
     Raises:
         InputError: when there is no such run, or something that it needs was pruned.
+
+    >>> import torch, featcx_core as fx
+    >>> try:
+    ...     run = fx.open_run("artifacts-of-nobody")
+    ... except fx.InputError as error:
+    ...     print(str(error).partition(" in ")[0])
+    There is no finished run
     """
     place = Store(store)
     reports = [place.resolve(key)] if key else [m for m in place.manifests() if m["stage"] == "report"]

@@ -37,7 +37,9 @@ def with_resolved(frames: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
         return frames
     told = frames["significance"].set_index("order")["resolved"]
     found = dict(frames)
-    for name in {"reliability", "decodability", "effectiveness", "interactions", "substitution", "image_orders"} & set(frames):
+    for name in {"reliability", "decodability", "effectiveness", "interactions", "substitution", "image_orders"} & set(
+        frames
+    ):
         frame, orders = frames[name], ("a", "b") if name == "interactions" else ("order",)
         parts = [frame[order].map(told) for order in orders]
         resolved = parts[0] if len(parts) == 1 else parts[0].where(parts[0].isin(UNRESOLVED), parts[1])

@@ -158,7 +158,13 @@ def run_sections(
         chosen: the order chosen for substitution; None: the best on validation.
         limits: of the pictures' colours.
     """
-    of_orders = [*reliability.SECTIONS, *shapley.SECTIONS, substitution_section(chosen), *images.SECTIONS, *comparison.SECTIONS]
+    of_orders = [
+        *reliability.SECTIONS,
+        *shapley.SECTIONS,
+        substitution_section(chosen),
+        *images.SECTIONS,
+        *comparison.SECTIONS,
+    ]
     return [
         *picture_sections(pictures, limits),
         *significance.SECTIONS[:1],

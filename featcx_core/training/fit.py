@@ -135,6 +135,14 @@ def fit(
         loss: gives the loss of a forward function on (images (b, C, H, W), labels (b,)).
         seed, numerics, checkpoint, on_step, on_remark: see `Training`.
         after_step: called after each update, for instance to keep pruned weights at zero.
+
+    >>> import torch, featcx_core as fx
+    >>> data, schedule = fx.load_dataset(fx.DatasetSpec(source="digits")), fx.ScheduleSpec(draws=640, batch=32)
+    >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    >>> loss = lambda forward, images, labels: torch.nn.functional.cross_entropy(forward(images), labels)
+    >>> found = fx.fit(net, fx.Augmented(data, data.pool), loss, schedule)
+    >>> net.training
+    False
     """
     numerics, device = numerics or Numerics(), data.device
     model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]

@@ -30,7 +30,14 @@ def train_target(
     schedule: ScheduleSpec,
     **how: Unpack[Training],
 ) -> dict[str, Any]:
-    """Trains a target on the images that it is to see by cross-entropy; the loss curve, by samples drawn."""
+    """Trains a target on the images that it is to see by cross-entropy; the loss curve, by samples drawn.
+
+    >>> import torch, featcx_core as fx
+    >>> data, schedule = fx.load_dataset(fx.DatasetSpec(source="digits")), fx.ScheduleSpec(draws=640, batch=32)
+    >>> target = fx.TargetNet("resnet8", data.shape, classes=len(data.classes))
+    >>> sorted(fx.train_target(target, fx.Augmented(data, data.pool), schedule))
+    ['drawn', 'loss']
+    """
     return fit(net, data, cross_entropy, schedule, **how)._asdict()
 
 
@@ -84,6 +91,14 @@ def train_trunk(
 
     Raises:
         InputError: for a feature that does not vary.
+
+    >>> import torch, featcx_core as fx
+    >>> data, schedule = fx.load_dataset(fx.DatasetSpec(source="digits")), fx.ScheduleSpec(draws=640, batch=32)
+    >>> features = [torch.nn.Conv2d(1, 3, 3, 4, 1) for _ in range(3)]
+    >>> trunk = fx.Trunk(1, data.shape, [(3, 2, 2)] * 3, width=2)
+    >>> found = fx.train_trunk(trunk, features, fx.Augmented(data, data.pool), schedule)
+    >>> found.drawn[-1]
+    640
     """
     trunk, features = trunk.to(data.device), [feature.to(data.device) for feature in features]
     units = [unit for unit in trunk.units if isinstance(unit, Unit)]
@@ -140,6 +155,13 @@ def train_disentangler(
 
     Raises:
         InputError: for a feature that does not vary.
+
+    >>> import torch, featcx_core as fx
+    >>> data, schedule = fx.load_dataset(fx.DatasetSpec(source="digits")), fx.ScheduleSpec(draws=640, batch=32)
+    >>> net, feature = fx.Disentangler(1, data.shape, (3, 2, 2), width=2), torch.nn.Conv2d(1, 3, 3, 4, 1)
+    >>> found = fx.train_disentangler(net, feature, fx.Augmented(data, data.pool), schedule)
+    >>> found.drawn[-1]
+    640
     """
     net, feature = net.to(data.device), feature.to(data.device)
     learn_unit(net.unit, feature, data)

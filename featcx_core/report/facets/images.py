@@ -96,7 +96,9 @@ def draw_strip(frames: Frames, theme: Theme = LIGHT, coverage: float | None = No
 
 def _image(png: bytes) -> torch.Tensor:
     values = np.asarray(Image.open(BytesIO(png)))
-    return torch.from_numpy(values.copy()).permute(2, 0, 1) if values.ndim == 3 else torch.from_numpy(values.copy())[None]
+    return (
+        torch.from_numpy(values.copy()).permute(2, 0, 1) if values.ndim == 3 else torch.from_numpy(values.copy())[None]
+    )
 
 
 def _span(strip: Row, end: str) -> str:

@@ -127,7 +127,9 @@ class Sheet:
         head, foot: inches above and below the cells.
     """
 
-    def __init__(self, theme: Theme, rows: float, columns: int, gaps: int, shape: Any, head: float, foot: float = FOOT) -> None:
+    def __init__(
+        self, theme: Theme, rows: float, columns: int, gaps: int, shape: Any, head: float, foot: float = FOOT
+    ) -> None:
         between = (columns - 1) * GAP + gaps * (WIDE_GAP - GAP) + 0.1
         self.side = min(0.9, max(LEAST, (WIDTH - LEFT - between) / columns))
         self.tall, self.theme = self.side * shape[0] / shape[1], theme
