@@ -166,7 +166,7 @@ def _ranks(images: pd.DataFrame, weights: Array) -> dict[str, Array]:
 
 
 def midranks(values: Array, weights: Array) -> Array:
-    """Ranks (B, n) of values (n,) in samples that hold the i-th value `weights[:, i]` times, up to a shift; ties share theirs.
+    """Ranks (B, n) of values (n,) in samples that hold the i-th value `weights[:, i]` times, up to a shift; ties share.
 
     One sort serves all draws.
     """

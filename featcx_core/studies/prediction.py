@@ -128,7 +128,8 @@ def predict_performance(
     >>> import numpy as np, pandas as pd, featcx_core as fx
     >>> rng, n = np.random.default_rng(0), 12
     >>> shares = rng.random((n, 2))
-    >>> frame = pd.DataFrame({"target": range(n), "arch": ["a", "b"] * 6, "samples": [100, 200, 300] * 4, "seed": 0, "order": 4})
+    >>> nets = {"target": range(n), "arch": ["a", "b"] * 6, "samples": [100, 200, 300] * 4, "seed": 0, "order": 4}
+    >>> frame = pd.DataFrame(nets)
     >>> frame["reliable_share"], frame["unreliable_share"] = shares.T
     >>> frame["test_accuracy"] = 0.5 + 0.3 * shares[:, 0]
     >>> round(fx.predict_performance(frame, splits=10).published.r2, 6)

@@ -7,6 +7,7 @@ import textwrap
 from io import BytesIO
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -17,7 +18,7 @@ from featcx_core.report.canvas import LIGHT, Theme, bars, finish, foot_line, ord
 from featcx_core.report.facets.maps import GAP, LEFT, Sheet
 from featcx_core.report.section import ORDER, Section, columns
 from featcx_core.report.tables import Column
-from featcx_core.wording import Frames, Row, listed, number, percent, readable, records, with_interval
+from featcx_core.wording import Frames, Row, listed, number, readable, records, with_interval
 
 BETWEEN = 0.25  # of a row: the gap between simple and complex images
 
@@ -72,7 +73,8 @@ def weak(frames: Frames) -> list[str]:
         return []
     return [
         f"Complexity and energy have a rank correlation of {signed(row['rank_energy'])}: images "
-        f"{'far from' if row['rank_energy'] > 0 else 'near'} the mean feature pass for complex; read what holds at equal energy."
+        f"{'far from' if row['rank_energy'] > 0 else 'near'} the mean feature pass for complex; read what holds at equal "
+        "energy."
     ]
 
 
@@ -81,9 +83,9 @@ def draw_strip(frames: Frames, theme: Theme = LIGHT, coverage: float | None = No
     strip = frames["image_strip"]
     labels, ends = strip["label"].unique().tolist(), int(strip["place"].max()) + 1
     sheet = Sheet(theme, 2 * ends + BETWEEN, len(labels), 0, (1, 1), head=0.45, foot=0.5)
-    for row, name in ((0, ["simplest"]), (2 * ends - 1 + BETWEEN, ["most", "complex"])):
-        sheet.name_row(row, name)
-    for row in strip.to_dict("records"):
+    sheet.name_row(0, ["simplest"])
+    sheet.name_row(2 * ends - 1 + BETWEEN, ["most", "complex"])
+    for row in records(frames, "image_strip"):
         x = LEFT + labels.index(row["label"]) * (sheet.side + GAP)
         down = row["place"] if row["end"] == "simple" else 2 * ends - 1 - row["place"] + BETWEEN
         sheet.input(_image(row["png"]), x, down)
@@ -101,7 +103,7 @@ def _image(png: bytes) -> torch.Tensor:
     )
 
 
-def _span(strip: Row, end: str) -> str:
+def _span(strip: pd.DataFrame, end: str) -> str:
     outermost = strip[(strip["end"] == end) & (strip["place"] == 0)]["complexity"]
     low, high = number(float(outermost.min())), number(float(outermost.max()))
     return low if low == high else f"{low} to {high}"
@@ -112,8 +114,8 @@ def read_strip(frames: Frames) -> str:
     strip = frames["image_strip"]
     losses = strip.groupby("end")["loss"].mean()
     return (
-        f"In this run the simplest test image of a class has a complexity of {_span(strip, 'simple')} doublings of depth, the "
-        f"most complex one of {_span(strip, 'complex')}; the target's mean loss is {number(losses['simple'])} nats on the "
+        f"In this run the simplest test image of a class has a complexity of {_span(strip, 'simple')} doublings of depth, "
+        f"the most complex one of {_span(strip, 'complex')}; the target's mean loss is {number(losses['simple'])} nats on the "
         f"simple images shown and {number(losses['complex'])} on the complex ones."
     )
 
