@@ -115,8 +115,8 @@ def read_strip(frames: Frames) -> str:
     losses = strip.groupby("end")["loss"].mean()
     return (
         f"In this run the simplest test image of a class has a complexity of {_span(strip, 'simple')} doublings of depth, "
-        f"the most complex one of {_span(strip, 'complex')}; the target's mean loss is {number(losses['simple'])} nats on the "
-        f"simple images shown and {number(losses['complex'])} on the complex ones."
+        f"the most complex one of {_span(strip, 'complex')}; the target's mean loss is {number(losses['simple'])} nats on "
+        f"the simple images shown and {number(losses['complex'])} on the complex ones."
     )
 
 
