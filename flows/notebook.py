@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from featcx_core.data.images import Dataset, FloatDataset
 from featcx_core.errors import InputError
 from featcx_core.nets.hooks import logits_of
+from featcx_core.nets.split import split_net
 from featcx_core.nets.targets import Rescaled
 from featcx_core.notebook.analysis import Analysis
 from featcx_core.notebook.given import Given, as_dataset, own_copy, pair_of
@@ -25,6 +26,7 @@ from featcx_core.store.artifacts import Store
 from featcx_core.store.held import holding
 from featcx_core.store.keys import digest
 from featcx_core.training.brought import rescaling
+from flows.affordable import STEPS, affordable
 from flows.recipes import Analysed, Submit, analyse_target, count_stages
 from flows.running.here import Here, told
 from flows.running.preflight import check_budget, check_runtime, check_store, numerics_for
@@ -90,6 +92,8 @@ def analyze(
         orders: complexity orders, rising, each 3·m + 1.
         width: channels of the disentanglers' first stage, 128κ.
         draws: samples that the disentanglers of an order are trained on, all chains together; one number or one an order.
+            None: 30,000, 24,000, 12,000 and 8,000, or of a net that is dear to ask the share that makes all trainings take
+            4·10¹² floating-point operations, about a minute on two cores; the result says so.
         device: auto, cpu, cuda or cuda:N.
         seed: of all that is random.
         store: a folder of artifacts in which stages are kept and found again, as those of a run; None: a temporary one, gone
@@ -135,12 +139,15 @@ def analyze(
         _check_fit(each, given.data, spec)
     check_budget(spec)
     check_runtime(spec.runtime)
+    notes = dict[str, str]()
     with _place(store) as (place, folder), _undisturbed():
         contents = [_images_content(given), *(_content(each, layer, given.data) for each in nets)]
         if len(set(contents)) < len(contents):
             raise InputError(
                 "Two of the nets are one and the same; give exemplary nets that were trained by themselves."
             )
+        if draws is None:
+            spec, notes = _within_budget(spec, given, contents, nets[0])
         recipe = _recipe(spec, given, contents)
         env = Env(store=str(place.root), run=f"notebook-{uuid.uuid4().hex[:12]}", device=device)
         with (
@@ -156,7 +163,7 @@ def analyze(
             place,
             refs,
             settings=_told(spec, named),
-            notes=given.notes | _missing(spec),
+            notes=given.notes | notes | _missing(spec),
             title=f"{named} at {layer}, {len(given.data.train_labels):,} images",
         )
     found.keep = folder
@@ -272,6 +279,24 @@ def _spec(*, orders: Sequence[int], training: dict[str, Any], **given: Any) -> R
 
 def _budget(draws: int | Sequence[int] | None) -> tuple[int, ...]:
     return DRAWS if draws is None else (draws,) if isinstance(draws, int) else tuple(draws)
+
+
+def _within_budget(
+    spec: RunSpec, given: Given, contents: Sequence[str], net: nn.Module
+) -> tuple[RunSpec, dict[str, str]]:
+    """The settings with as many draws as BUDGET allows, and a note where these are fewer than usual."""
+    target, own, shape = spec.target, spec.disentangler, given.data.shape
+    assert target.layer is not None
+    split = split_net(net, target.layer, bool(target.pre_relu), shape, target.layout)
+    least = STEPS * own.chains * max(own.batches or BATCHES)
+    draws = affordable(_recipe(spec, given, contents), split, shape, own.width, DRAWS, least)
+    if draws == DRAWS:
+        return spec, {}
+    parts = {name: getattr(spec, name).model_copy(update={"draws": draws}) for name in ("disentangler", "reliability")}
+    return spec.model_copy(update=parts), {
+        "draws": f"This net takes long to ask, so disentanglers are trained on {draws[0] / DRAWS[0]:.0%} of the usual draws; "
+        f"give draws= for more, usual are {', '.join(map(str, DRAWS))}."
+    }
 
 
 def _told(spec: RunSpec, net: str) -> dict[str, Any]:
