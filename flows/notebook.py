@@ -20,18 +20,18 @@ from featcx_core.nets.split import split_net
 from featcx_core.nets.targets import Rescaled
 from featcx_core.notebook.analysis import Analysis
 from featcx_core.notebook.given import Given, as_dataset, own_copy, pair_of
-from featcx_core.notebook.opening import read_analysis
+from featcx_core.notebook.opening import open_run
 from featcx_core.specs import Layout, Precision, RunSpec, ScheduleSpec, validate
 from featcx_core.store.artifacts import Store
 from featcx_core.store.held import holding
 from featcx_core.store.keys import digest
 from featcx_core.training.brought import rescaling
 from flows.affordable import STEPS, affordable
-from flows.recipes import Analysed, Submit, analyse_target, count_stages
+from flows.recipes import Node, Submit, analyse_target, count_stages
 from flows.running.here import Here, told
 from flows.running.preflight import check_budget, check_runtime, check_store, numerics_for
 from tasks.env import Env
-from tasks.given import given_data, given_target
+from tasks.given import analysis, given_data, given_target
 
 SCHEDULE = ScheduleSpec(lr=2e-2, lr_end=2e-5, shape="trapezoid", optimiser="muon", batch=32)
 DRAWS = (30_000, 24_000, 12_000, 8_000)  # of the orders in turn, shared by the chains; the last repeats
@@ -148,36 +148,34 @@ def analyze(
             )
         if draws is None:
             spec, notes = _within_budget(spec, given, contents, nets[0])
-        recipe = _recipe(spec, given, contents)
+        about = {
+            "settings": _told(spec, type(net).__name__),
+            "notes": given.notes | notes | _missing(spec),
+            "title": f"{type(net).__name__} at {layer}, {len(given.data.train_labels):,} images",
+            "unseen": UNKNOWN if given.seen is None else None,
+        }
+        recipe = _recipe(spec, given, contents, about)
         env = Env(store=str(place.root), run=f"notebook-{uuid.uuid4().hex[:12]}", device=device)
         with (
             holding(dict(zip(contents, (given, *nets), strict=True))),
             Here(env) as submit,
             told(env, count_stages(recipe)) if progress else contextlib.nullcontext(),
         ):
-            nodes = recipe(submit)
+            node = recipe(submit)
             submit.settled()
-        refs = {stage: None if node is None else node.result() for stage, node in nodes._asdict().items()}
-        named = type(net).__name__
-        found = read_analysis(
-            place,
-            refs,
-            settings=_told(spec, named),
-            notes=given.notes | notes | _missing(spec),
-            title=f"{named} at {layer}, {len(given.data.train_labels):,} images",
-        )
+        found = open_run(place.root, node.result().key)
     found.keep = folder
-    return found if given.seen is not None else found.without_seen(UNKNOWN)
+    return found
 
 
-def _recipe(spec: RunSpec, given: Given, contents: Sequence[str]) -> Callable[[Submit], Analysed]:
-    """The DAG: what a run makes of a target, with the data set and the nets in hand in front of it."""
+def _recipe(spec: RunSpec, given: Given, contents: Sequence[str], about: dict[str, Any]) -> Callable[[Submit], Node]:
+    """The DAG: what a run makes of a target, with the data set and the nets in hand in front of it, under one key."""
     images, *nets = contents
     seen = given.data.pool if given.seen is None else given.seen
     sizes = {"seen": len(seen), "test": len(given.data.test_labels)}
     target = spec.target
 
-    def stages(submit: Submit) -> Analysed:
+    def stages(submit: Submit) -> Node:
         data = submit(given_data, images=images)
         own, *others = (
             submit(
@@ -193,7 +191,8 @@ def _recipe(spec: RunSpec, given: Given, contents: Sequence[str]) -> Callable[[S
             )
             for i, net in enumerate(nets)
         )
-        return analyse_target(submit, spec, data, own, others or None, numerics_for(spec), sizes=sizes)[0]
+        found, _ = analyse_target(submit, spec, data, own, others or None, numerics_for(spec), sizes=sizes)
+        return submit(analysis, network=found._asdict(), **about)
 
     return stages
 
@@ -289,7 +288,7 @@ def _within_budget(
     assert target.layer is not None
     split = split_net(net, target.layer, bool(target.pre_relu), shape, target.layout)
     least = STEPS * own.chains * max(own.batches or BATCHES)
-    draws = affordable(_recipe(spec, given, contents), split, shape, own.width, DRAWS, least)
+    draws = affordable(_recipe(spec, given, contents, {}), split, shape, own.width, DRAWS, least)
     if draws == DRAWS:
         return spec, {}
     parts = {name: getattr(spec, name).model_copy(update={"draws": draws}) for name in ("disentangler", "reliability")}

@@ -7,6 +7,7 @@ from typing import Any
 from featcx_core.specs import Layout, Preprocess
 from featcx_core.store.artifacts import ArtifactRef
 from featcx_core.store.held import held
+from featcx_core.store.record import Record
 from tasks.engine import Work, stage
 
 
@@ -45,3 +46,21 @@ def given_target(
         model = TargetNet(f"{GIVEN}:{net}", dataset.shape, len(dataset.classes), layer, pre_relu, None, layout, rescale)
     model.model.load_state_dict(held(net).state_dict())
     return save_target(work.folder, model, dataset, dataset.pool if seen is None else seen, work.device, None)
+
+
+@stage("analysis", label="{title}", computes=False)
+def analysis(
+    work: Work,
+    *,
+    network: dict[str, ArtifactRef | None],
+    settings: dict[str, Any],
+    notes: dict[str, str],
+    title: str,
+    unseen: str | None,
+) -> dict[str, Any]:
+    """All that was found of a network in hand, under one key: its manifest says which artifacts, and `open_run` opens it.
+
+    `unseen`: why it is not known which images the network was trained on; None where it is.
+    """
+    Record(numbers={"title": title}).save(work.folder)
+    return {}

@@ -1,4 +1,4 @@
-"""A finished run of the command line or the UI, as a notebook's `Analysis`."""
+"""A finished run of the command line or the UI, or a stored analysis, as a notebook's `Analysis`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from featcx_core.report.frames import read_frames
 from featcx_core.store.artifacts import ArtifactRef, Store, references
 from featcx_core.store.record import Record
 
+OPENED = ("report", "analysis")
+
 
 def open_run(store: str | Path, key: str | None = None) -> Analysis:
-    """The target of a finished run; its variants lie in the run's report.
+    """The target of a finished run, or what `analyze` left in a store; a run's variants lie in its report.
 
     Args:
         store: the folder of artifacts.
-        key: of the run's report, or how it begins; None for the latest.
+        key: of the run's report or of the analysis, or how it begins; None for the latest.
 
     Raises:
         InputError: when there is no such run, or something that it needs was pruned.
@@ -35,17 +37,21 @@ def open_run(store: str | Path, key: str | None = None) -> Analysis:
     There is no finished run
     """
     place = Store(store)
-    reports = [place.resolve(key)] if key else [m for m in place.manifests() if m["stage"] == "report"]
-    if not reports or reports[-1]["stage"] != "report":
+    found = [place.resolve(key)] if key else [m for m in place.manifests() if m["stage"] in OPENED]
+    if not found or found[-1]["stage"] not in OPENED:
         raise InputError(
             f"There is no finished run in {place.root}{f' at {key}' if key else ''}; see `featcx artifacts list`."
         )
-    report = reports[-1]
-    nodes = report["lineage"]["networks"]["target"]
+    last, told = found[-1], found[-1]["spec"]
+    if last["stage"] == "analysis":
+        nodes, settings, title = last["lineage"]["network"], told["settings"], told["title"]
+    else:
+        nodes, settings = last["lineage"]["networks"]["target"], told["spec"]
+        target = settings["target"]
+        title = f"{target['net']} on {settings['dataset']['source']}, n = {target['samples']}"
     refs = {stage: None if node is None else ArtifactRef(**node) for stage, node in nodes.items()}
-    spec = report["spec"]["spec"]
-    title = f"{spec['target']['net']} on {spec['dataset']['source']}, n = {spec['target']['samples']}"
-    return read_analysis(place, refs, settings=spec, notes=report["spec"]["notes"], title=title)
+    analysis = read_analysis(place, refs, settings=settings, notes=told["notes"], title=title)
+    return analysis.without_seen(told["unseen"]) if told.get("unseen") else analysis
 
 
 def read_analysis(

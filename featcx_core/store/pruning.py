@@ -15,7 +15,7 @@ from featcx_core.store.artifacts import ArtifactRef, Store
 from featcx_core.store.trust import inside
 
 Manifest = dict[str, Any]
-REPORTS = frozenset({"report", "complexity_report", "sweep_report"})
+REPORTS = frozenset({"report", "analysis", "complexity_report", "sweep_report"})
 SCRAPS = (".partial", ".runs", ".checkpoints")
 
 

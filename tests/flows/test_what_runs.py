@@ -28,7 +28,7 @@ from flows.settings import load_spec
 from flows.sweep import comparison
 from tasks import engine
 from tasks.env import Env
-from tasks.given import given_data, given_target
+from tasks.given import analysis, given_data, given_target
 
 DRAWN = b'<svg width="1pt" height="1pt"/>'  # the strokes are matplotlib's own
 ROOT = Path(tasks.__file__).parents[1]
@@ -102,7 +102,8 @@ def what_is_given(submit):
     with holding({"images": as_dataset(images, labels, None, None), "net": net}):
         data = submit(given_data, images="images")
         layer = {"layer": "0", "pre_relu": False, "layout": None, "preprocess": "pool"}
-        submit(given_target, data=data, images="images", net="net", **layer)
+        target = submit(given_target, data=data, images="images", net="net", **layer)
+    submit(analysis, network={"target": target}, settings={}, notes={}, title="net", unseen=None)
 
 
 @cache
