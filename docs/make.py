@@ -9,7 +9,16 @@ import featcx_core as fx
 from featcx_core.report.run import run_sections
 
 EXAMPLE = Path(__file__).parent / "example"
-PAGES = ("significance", "residuals", "reliability", "effectiveness", "overfitting", "substitution")
+PAGES = (
+    "significance",
+    "residuals",
+    "reliability",
+    "effectiveness",
+    "overfitting",
+    "substitution",
+    "images",
+    "image_strip",
+)
 SHOWN = {
     "order": "order",
     "cross_seed": "significance",

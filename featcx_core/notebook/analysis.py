@@ -8,6 +8,7 @@ import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,7 @@ class Analysis:
             raise InputError(f"There is no figure '{name}' here: {self.notes.get(name, 'it was not computed')}")
         drawn = section.figure(self.frames, LIGHT, coverage=self._confidence())
         FigureCanvasAgg(drawn)
+        drawn._repr_png_ = partial(_png, drawn)  # type: ignore[attr-defined]  # without pyplot a notebook shows a name alone
         return drawn
 
     def report(self, folder: str | Path) -> Path:
@@ -164,6 +166,10 @@ class Analysis:
 
 def _inline(figure: Figure, name: str) -> str:
     """A figure as an HTML image that needs no other file."""
+    return f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(_png(figure)).decode()}">'
+
+
+def _png(figure: Figure) -> bytes:
     drawn = BytesIO()
     figure.savefig(drawn, format="png", dpi=100)
-    return f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(drawn.getvalue()).decode()}">'
+    return drawn.getvalue()
