@@ -14,6 +14,7 @@ from torch import Tensor
 
 from featcx_core.analysis.bootstrap import bootstrap_weights, interval
 from featcx_core.analysis.components import ComponentTable
+from featcx_core.analysis.pictures import as_bytes
 from featcx_core.errors import InputError
 from featcx_core.store.record import Record
 
@@ -216,9 +217,7 @@ def strip_of(
 
 def thumbnail(image: Tensor) -> bytes:
     """A PNG of an image (C, H, W), grey where C is not 3; floats are stretched to their own range."""
-    if image.is_floating_point():
-        low, high = image.min(), image.max()
-        image = ((image - low) / (high - low).clamp_min(1e-12) * 255).round().byte()
+    image = as_bytes(image)
     pixels = image.permute(1, 2, 0) if len(image) == 3 else image.float().mean(0).round().byte()
     picture, out = Image.fromarray(pixels.contiguous().numpy()), BytesIO()
     picture.thumbnail((SIDE, SIDE))

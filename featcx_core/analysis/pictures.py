@@ -106,14 +106,17 @@ def make_pictures(data: Dataset, test: ComponentTable, head: nn.Module, count: i
     channel = int((feature > 0).sum((0, 2, 3)).argmax())
     groups = [samples, *(samples[labels == label] for label in range(min(CLASSES, len(rows))))]
     means = [_sum(Rows(data.test_images, group, data.file)).float() / max(1, len(group)) for group in groups]
+    images = Rows(data.test_images, numbers, data.file)[:]
     return Pictures(
-        images=Rows(data.test_images, numbers, data.file)[:],
+        images=as_bytes(images),
         feature=feature[:, channel],
         phi=maps[:, :-1, channel].cumsum(1),
         components=maps[:, :-1, channel],
         residual=maps[:, -1, channel],
         energy=(energy / rows.clamp_min(1)[:, None, None, None]).float(),
-        means=torch.stack(means).round().to(torch.uint8),
+        means=as_bytes(torch.stack(means))
+        if images.is_floating_point()
+        else torch.stack(means).round().to(torch.uint8),
         orders=test.orders,
         channel=channel,
         samples=tuple(numbers.tolist()),
@@ -122,6 +125,14 @@ def make_pictures(data: Dataset, test: ComponentTable, head: nn.Module, count: i
         classes=data.classes,
         rows=tuple(rows.tolist()),
     )
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """Images to be looked at, uint8: floats are stretched to the range of all of them."""
+    if not images.is_floating_point():
+        return images
+    low, high = images.min(), images.max()
+    return ((images - low) / (high - low).clamp_min(1e-12) * 255).round().to(torch.uint8)
 
 
 def _sum(images: Rows) -> Tensor:

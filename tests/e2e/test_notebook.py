@@ -42,6 +42,7 @@ def test_analyze_and_run_agree_to_the_last_digit(tmp_path: Path) -> None:
         crop=data.crop,
         flip=data.flip,
         progress=False,
+        store=tmp_path / "kept",
     )
     assert json.loads(found.orders.to_json(orient="records", double_precision=15)) == json.loads(
         pd.DataFrame(run.json["orders"]).to_json(orient="records", double_precision=15)
@@ -55,6 +56,12 @@ def test_analyze_and_run_agree_to_the_last_digit(tmp_path: Path) -> None:
         theirs = opened.disentanglers[order].state_dict()
         assert len(net.nets) == 2
         assert all(value.equal(theirs[name]) for name, value in net.state_dict().items())
+    pd.testing.assert_frame_equal(opened.images, found.images)
     assert "<img " in opened._repr_html_()
+    kept = fx.open_run(tmp_path / "kept")
+    assert type(kept) is type(opened) is fx.Analysis
+    assert (kept.title, kept.notes, kept.settings) == (found.title, found.notes, found.settings)
+    for name, frame in found.frames.items():
+        pd.testing.assert_frame_equal(kept.frames[name], frame)
     with pytest.raises(fx.InputError, match="no finished run"):
         fx.open_run(tmp_path / "elsewhere")

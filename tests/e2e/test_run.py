@@ -46,6 +46,10 @@ ORDER_FIELDS = [
     "gain_ci",
     "null",
     "resolved",
+    "image_share",
+    "image_share_ci",
+    "images_explained",
+    "images_explained_ci",
 ]
 
 
@@ -78,6 +82,20 @@ def test_json_keeps_the_contract(first: Finished) -> None:
     assert found["chosen_order"] in (4, 7, 13)
     assert Path(found["report"]).is_file()
     assert found["stages"]["cached"] == 0
+
+
+def test_images_are_told_a_row_each_and_in_sum(first: Finished) -> None:
+    found, frames = first.json["images"], Record.load(Path(first.json["artifacts"]["images"])).frames
+    images = frames["images"]
+    names = ("rank_correlation", "rank_energy", "rank_partial")
+    assert set(found) == {"images", *names, *(f"{name}_ci" for name in names)}
+    assert found["images"] == len(images) == images["sample"].nunique()
+    shares = images[[name for name in images if name.startswith("share_")]]
+    assert np.allclose(shares.sum(axis=1), 1)
+    assert [row["image_share"] for row in first.json["orders"]] == pytest.approx(shares.mean().tolist())
+    assert images["loss"].mean() == pytest.approx(first.json["target"]["test_loss"], abs=1e-4)
+    resolved = [row["order"] for row in first.json["orders"] if row["resolved"] == "yes"]
+    assert (found["rank_correlation"] is None) == (len(resolved) < 2) == ("image_strip" not in frames)
 
 
 def test_shapley_values_sum_to_the_difference_of_losses(first: Finished) -> None:
@@ -117,7 +135,7 @@ def test_one_changed_field_reruns_only_what_depends_on_it(first: Finished, store
     )
     ran = {line.split(":")[0].split()[0] for line in changed.out.splitlines() if ": computed" in line}
     moments = {"chains", "null", "significance", "reliability", "decodability"}
-    assert ran == {*moments, "effectiveness", "substitution", "report"}
+    assert ran == {*moments, "effectiveness", "substitution", "images", "report"}
 
 
 def test_a_damaged_payload_is_computed_again(first: Finished, store: Path) -> None:

@@ -293,3 +293,13 @@ def test_the_report_shows_stored_pictures_and_none_without(tmp_path):
     assert again.read_bytes() == path.read_bytes()
     without = write_report(tmp_path / "without", analyses, **common).read_text()
     assert 'id="maps"' not in without
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_that_a_net_takes_as_floats_are_shown_in_their_own_range(channels):
+    data, table, _ = made(image=(channels, 8, 8))
+    data.test_images = torch.randn(len(data.test_images), channels, 8, 8)
+    found = make_pictures(data, table, Says())
+    assert (found.images.dtype, found.means.dtype) == (torch.uint8, torch.uint8)
+    assert (int(found.images.min()), int(found.images.max())) == (0, 255)
+    report_pictures.maps.maps(found)
