@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from torch import nn
 
 from featcx_core.analysis import components
-from featcx_core.analysis.components import ComponentTable, extract, sample_rows
+from featcx_core.analysis.components import ComponentTable, decompose, extract, sample_rows
 from featcx_core.analysis.pages import mapped_columns
 from featcx_core.data.images import Rows
 from featcx_core.errors import InputError
@@ -358,3 +359,31 @@ def test_sample_rows_draws_in_order_with_a_seed():
     assert torch.equal(labels, images[:].long() % 7)
     assert torch.equal(samples, sample_rows(split, 20, 0)[2])
     assert not torch.equal(samples, sample_rows(split, 20, 1)[2])
+
+
+def test_decompose_and_extract_take_images_alike(tmp_path):
+    """Floats as the nets take them, or bytes with what normalises them; of maps and of vectors."""
+    torch.manual_seed(0)
+    pixels, labels = torch.randint(256, (9, 1, 8, 8), dtype=torch.uint8), torch.arange(9) % 3
+
+    def normalise(x):
+        return x.float() / 255 - 0.5
+
+    for name, net in {"maps": nn.Conv2d(1, 3, 3), "vectors": nn.Sequential(nn.Flatten(), nn.Linear(64, 5))}.items():
+        nets = {4: net, 7: lambda x, net=net: 2 * net(x)}
+        ways = [
+            decompose(net, nets, normalise(pixels), labels),
+            decompose(net, nets, pixels, labels, normalise=normalise),
+        ]
+        for images, options in ((normalise(pixels), {}), (pixels, {"normalise": normalise})):
+            extract(net, nets, images, labels, torch.arange(9), tmp_path / f"{name}{len(options)}", **options)
+            ways.append(ComponentTable.open(tmp_path / f"{name}{len(options)}"))
+        for table in ways:
+            assert table.shape == net(normalise(pixels)).shape[1:]
+            for ours, first in zip(table.stacked(), ways[0].stacked(), strict=True):
+                assert torch.equal(ours[0], first[0])
+                assert torch.equal(ours[1], first[1])
+    with pytest.raises(InputError, match=r"torch\.uint8; give normalise=data\.normalise"):
+        decompose(net, nets, pixels, labels)
+    with pytest.raises(InputError, match=r"torch\.uint8; give normalise=data\.normalise"):
+        extract(net, nets, pixels, labels, torch.arange(9), tmp_path / "refused")
