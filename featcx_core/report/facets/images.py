@@ -50,15 +50,22 @@ def read_images(frames: Frames) -> str:
 def _ranked(row: Row, orders: list[int]) -> str:
     if math.isnan(row["rank_correlation"]):
         return f"over {listed(orders)} alone, which may be read, all images are equally complex, and none is ranked"
-    low, high = row["rank_correlation_low"], row["rank_correlation_high"]
-    verdict = "which does not tell complex images' loss from others'"
-    if low > 0 or high < 0:
-        verdict = f"so that the target does {'worse' if low > 0 else 'better'} on images that are more complex"
+    plain, equal = (_sign(row, name) for name in ("rank_correlation", "rank_partial"))
+    verdict = {
+        (0, 0): "so that complex images are not told to be harder or easier",
+        (1, 1): "so that the target does worse on images that are more complex",
+        (-1, -1): "so that the target does better on images that are more complex",
+    }.get((plain, equal), "so that what there is depends on the energy, and nothing is read from it")
     return (
         f"complexity over {listed(orders)} goes with the target's loss by a rank correlation of "
-        f"{with_interval(row, 'rank_correlation', signed)}, {verdict}; at equal energy it is "
-        f"{with_interval(row, 'rank_partial', signed)}"
+        f"{with_interval(row, 'rank_correlation', signed)}, at equal energy of "
+        f"{with_interval(row, 'rank_partial', signed)}, {verdict}"
     )
+
+
+def _sign(row: Row, name: str) -> int:
+    """1 or −1 where the whole interval lies above or below zero, else 0."""
+    return int(row[f"{name}_low"] > 0) - int(row[f"{name}_high"] < 0)
 
 
 def signed(value: float) -> str:

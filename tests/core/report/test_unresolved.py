@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import pytest
 from matplotlib.colors import to_hex
 
 from featcx_core.metrics import METRICS
@@ -77,6 +78,23 @@ def test_with_no_order_resolved_nothing_is_called_anything():
     assert effective_words(frames) == "no order is resolved, so none is called effective"
     assert "none is resolved" in overfitted_words(frames)
     assert "no order is resolved" in summary(frames, 7, {})[0]
+
+
+@pytest.mark.parametrize(
+    ("plain", "equal", "says"),
+    [
+        ((0.1, 0.2), (0.1, 0.2), "does worse on images that are more complex"),
+        ((-0.2, -0.1), (-0.2, -0.1), "does better on images that are more complex"),
+        ((-0.1, 0.1), (-0.1, 0.1), "not told to be harder or easier"),
+        ((0.1, 0.2), (-0.1, 0.1), "nothing is read"),
+        ((-0.1, 0.1), (-0.2, -0.1), "nothing is read"),
+    ],
+)
+def test_complex_images_are_called_harder_only_where_that_holds_at_equal_energy_too(plain, equal, says):
+    frames = measured()
+    for name, (low, high) in (("rank_correlation", plain), ("rank_partial", equal)):
+        frames["image_ranks"][f"{name}_low"], frames["image_ranks"][f"{name}_high"] = low, high
+    assert says in read_images(frames)
 
 
 def test_one_chain_tells_nothing_apart():
