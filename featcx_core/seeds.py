@@ -36,7 +36,7 @@ class Seeds:
         self.pruned, self.quantised = derive_seed(own, "pruned"), derive_seed(own, "quantised")
         self.learner = derive_seed(own, "learner")
         self.rows, self.bootstrap = derive_seed(shared, "rows"), derive_seed(shared, "bootstrap")
-        self.floor = derive_seed(spec.exemplary.seeds[0], "floor")
+        self.floor, self.teacher = (derive_seed(spec.exemplary.seeds[0], name) for name in ("floor", "teacher"))
 
     def disentangler(self, blocks: int, chain: int = 0) -> int:
         """Of a chain's net."""

@@ -186,7 +186,7 @@ def variant_nets(
     if wanted.distilled is not None and exemplary is not None:
         nets["distilled"] = submit(
             variants.distilled,
-            teacher=exemplary[0],
+            teacher=teacher(submit, spec, data, exemplary, numerics),
             settings=wanted.distilled,
             seed=seeds.target,
             schedule=spec.target.schedule,
@@ -223,34 +223,51 @@ def bootstrap(spec: RunSpec) -> dict[str, Any]:
 
 
 def exemplary_nets(submit: Submit, spec: RunSpec, data: Node, numerics: Numerics) -> list[Node]:
-    """A and B, trained on the whole pool; the same for every target and seed."""
+    """A and B; the same for every target and seed."""
+    paths = spec.exemplary.checkpoints or (None, None)
+    return [
+        strong_net(submit, spec, data, numerics, "exemplary", seed, path)
+        for seed, path in zip(spec.exemplary.seeds, paths, strict=True)
+    ]
+
+
+def teacher(submit: Submit, spec: RunSpec, data: Node, exemplary: list[Node], numerics: Numerics) -> Node:
+    """Who teaches the student: a third net as strong as A and B, since these judge how decodable its features are.
+
+    Where A and B were brought, and no third one, it is A.
+    """
+    if spec.exemplary.checkpoints:
+        return exemplary[0]
+    return strong_net(submit, spec, data, numerics, "teacher", Seeds(spec).teacher, None)
+
+
+def strong_net(
+    submit: Submit, spec: RunSpec, data: Node, numerics: Numerics, scope: str, seed: int, path: str | None
+) -> Node:
+    """A net trained on the whole pool, or brought."""
     from featcx_core.nets.named import fresh_options
 
     settings, own = spec.exemplary, spec.target
     same = settings.net is None or settings.net == own.net
-    paths = settings.checkpoints or (None, None)
-    return [
-        submit(
-            train.target,
-            "exemplary",
-            data=data,
-            net=settings.net or own.net,
-            layer=own.layer if same else None,
-            pre_relu=own.pre_relu if same else None,
-            layout=own.layout if same else None,
-            options=fresh_options(own.options) if same else {},
-            preprocess=own.preprocess if same else "auto",
-            allow_chance=own.allow_chance,
-            weights=_weights(path),
-            code=_custom_code(settings.net or own.net),
-            samples=None,
-            subset_seed=0,
-            seed=seed,
-            schedule=settings.schedule,
-            numerics=numerics,
-        )
-        for seed, path in zip(settings.seeds, paths, strict=True)
-    ]
+    return submit(
+        train.target,
+        scope,
+        data=data,
+        net=settings.net or own.net,
+        layer=own.layer if same else None,
+        pre_relu=own.pre_relu if same else None,
+        layout=own.layout if same else None,
+        options=fresh_options(own.options) if same else {},
+        preprocess=own.preprocess if same else "auto",
+        allow_chance=own.allow_chance,
+        weights=_weights(path),
+        code=_custom_code(settings.net or own.net),
+        samples=None,
+        subset_seed=0,
+        seed=seed,
+        schedule=settings.schedule,
+        numerics=numerics,
+    )
 
 
 def reliable_trunks(

@@ -11,6 +11,9 @@ from featcx_core.store.record import Record
 from tasks.engine import Work, stage
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
     from featcx_core.analysis.comparison import Measured
 
 Refs = dict[str, ArtifactRef | None]
@@ -18,19 +21,46 @@ Refs = dict[str, ArtifactRef | None]
 
 @stage("comparison")
 def comparison(work: Work, *, networks: dict[str, Refs], settings: AnalysisSpec) -> dict[str, Any]:
-    """Every other network against the first, order by order, with paired intervals; a table and a figure."""
+    """Every other network against the first, order by order, with paired intervals; what the paper claims of variants."""
     from featcx_core.analysis.comparison import compare_networks
+    from featcx_core.analysis.variant_claims import judge_variants
     from featcx_core.report.facets.comparison import draw_comparison
     from featcx_core.report.figure_files import save
 
     (_, original), *others = networks.items()
-    frame = compare_networks(
-        _measured(work, original), {name: _measured(work, refs) for name, refs in others}, settings.confidence
-    )
-    Record({"comparison": frame}).save(work.folder)
-    frames = read_frames(original, work.path) | {"comparison": frame}
+    ours, theirs = _measured(work, original), {name: _measured(work, refs) for name, refs in others}
+    frame = compare_networks(ours, theirs, settings.confidence)
+    told = {
+        "comparison": frame,
+        "variant_claims": judge_variants(ours, theirs, settings.confidence),
+        "variant_accuracy": _accuracies(work, original, dict(others), settings),
+    }
+    Record(told).save(work.folder)
+    frames = read_frames(original, work.path) | told
     save(draw_comparison, frames, work.folder, "comparison", settings.confidence)
     return {"comparisons": len(frame)}
+
+
+def _accuracies(work: Work, original: Refs, others: dict[str, Refs], settings: AnalysisSpec) -> pd.DataFrame:
+    """A row a variant: what test accuracy it gains on the original, image by image: variants have the same test images."""
+    import pandas as pd
+
+    from featcx_core.analysis.substitution import Gain, paired_gain
+    from featcx_core.analysis.variant_claims import CLAIMS
+
+    def correct(refs: Refs) -> Tensor:
+        ref = refs["substitution"]
+        assert ref is not None
+        return work.record(ref).tensors["predictions"]["test.correct"][:, 0]
+
+    before = correct(original)
+    gains = {
+        name: paired_gain(before, correct(refs), settings.bootstrap, settings.confidence, seed=0)._asdict()
+        for name, refs in others.items()
+        if name in CLAIMS
+    }
+    rows = [{"variant": name} | gain for name, gain in gains.items()]
+    return pd.DataFrame(rows, columns=["variant", *Gain._fields])
 
 
 def _measured(work: Work, refs: Refs) -> Measured:

@@ -1,8 +1,8 @@
 """Claims 1–4 of the paper against a sweep: a measure for each seed, its mean with an interval over seeds, a verdict.
 
-The paper (Ren et al. 2021, arXiv:2006.15920; METHOD §8) states its claims on curves of one net each. Here a claim is a region
-that a measure should lie in: 'supported' where the whole interval lies inside, 'contradicted' where it lies outside, else
-'not decided'. What 'little' and 'about' mean is not in the paper; `LITTLE` and `ABOUT` are ours.
+The paper (Ren et al. 2021, arXiv:2006.15920; METHOD §8) states its claims on curves of one net each. Here a claim has regions
+of a measure in which it holds and fails, and the interval over seeds is judged by them (`analysis.judging`). What 'rises',
+'falls', 'little' and 'about' mean in numbers is not in the paper; the margins below are ours.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from typing import NamedTuple
 import pandas as pd
 from scipy.stats import t as student
 
+from featcx_core.analysis.judging import OPEN, UNMEASURED, Regions, above, below, judge, within
 from featcx_core.studies import measures
 
-SUPPORTED, CONTRADICTED, OPEN = "supported", "contradicted", "not decided"
 FEW = 3  # seeds; two can agree to the last digit by chance, and then bound nothing
 LITTLE = 0.1  # of the weight of all orders, moved beyond what another seed moves
+RELIABLY = 0.01  # of the ratio, a doubling: to rise by less is not to rise
+KEPT = 0.02  # of the over-fitting level, a doubling: to fall by less is not to fall
+HELPS = 0.005  # of test accuracy: to gain less is not to gain
 ABOUT = 1.5  # times or by; tested orders nearly double, so the nearest one is within a factor of 1.4
 ALL = "all"  # in the column 'group': the mean over groups, which alone has a verdict
 NO_NETS = "it was not measured, which takes exemplary nets"
-Region = tuple[float, float]
 
 
 class Estimate(NamedTuple):
@@ -46,7 +48,7 @@ class Statement:
         unit: of the value, to follow it.
         about: what the value is.
         measure: sweep → a row a (group, seed): value, targets; and value_low, value_high where it lies between them.
-        region: where the claim has the mean of `value`, open.
+        regions: where the claim has the mean of `value`, and where it is wrong.
         shown: the value in its unit.
         absent: why there is no value, where there is none.
         sizes: whether it takes two sizes.
@@ -57,7 +59,7 @@ class Statement:
     unit: str
     about: str
     measure: Callable[[pd.DataFrame], pd.DataFrame]
-    region: Region
+    regions: Regions
     shown: Callable[[float], float] = float
     absent: str = ""
     sizes: bool = True
@@ -84,7 +86,7 @@ def assess(sweep: pd.DataFrame, confidence: float) -> pd.DataFrame:
         if sweep["group"].nunique() > 1:
             parts |= {str(group): own for group, own in values.groupby("group", sort=False)}
         for group, own in parts.items():
-            found = _estimate(own, confidence)
+            found = estimate(own, confidence)
             missing = _missing(statement, sweep, found.seeds) if group == ALL else ""
             value, low, high = (statement.shown(end) for end in found[:3])
             rows.append(
@@ -98,14 +100,14 @@ def assess(sweep: pd.DataFrame, confidence: float) -> pd.DataFrame:
                     "unit": statement.unit,
                     "seeds": found.seeds,
                     "targets": int(own["targets"].sum()),
-                    "verdict": "" if group != ALL else OPEN if missing else verdict(found, statement.region),
+                    "verdict": "" if group != ALL else verdict(found, statement.regions, missing),
                     "missing": missing,
                 }
             )
     return pd.DataFrame(rows)
 
 
-def _estimate(values: pd.DataFrame, confidence: float) -> Estimate:
+def estimate(values: pd.DataFrame, confidence: float) -> Estimate:
     """The mean over groups, then over seeds; where a value is known only to lie between two, the interval is that of both."""
     names = ("value", "value_low", "value_high") if "value_low" in values else ("value",) * 3
     mean, low, high = (over_seeds(values.groupby("seed")[name].mean(), confidence) for name in names)
@@ -124,13 +126,11 @@ def over_seeds(values: pd.Series, confidence: float) -> Estimate:
     return Estimate(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x))
 
 
-def verdict(found: Estimate, region: Region) -> str:
-    """Whether the whole interval lies in the region, or outside it."""
-    if found.seeds < FEW:
-        return OPEN
-    if region[0] < found.low and found.high < region[1]:
-        return SUPPORTED
-    return CONTRADICTED if found.high < region[0] or found.low > region[1] else OPEN
+def verdict(found: Estimate, regions: Regions, missing: str = "") -> str:
+    """What the interval over seeds says; nothing where there is no value, or where too few seeds bound it."""
+    if not found.seeds or (missing and "--sizes" in missing):
+        return UNMEASURED
+    return OPEN if found.seeds < FEW else judge(found.low, found.high, regions)
 
 
 def _missing(statement: Statement, sweep: pd.DataFrame, seeds: int) -> str:
@@ -152,7 +152,6 @@ def _points(value: float) -> float:
     return 100 * value
 
 
-RISE, FALL = (0.0, math.inf), (-math.inf, 0.0)
 STATEMENTS = (
     Statement(
         "1a",
@@ -160,7 +159,7 @@ STATEMENTS = (
         "per doubling of samples",
         "slope of Σρr / Σρ on log2(samples), r the reliability ratio and ρ the significance of each order",
         measures.reliability_slopes,
-        RISE,
+        above(0, RELIABLY),
         absent=NO_NETS,
     ),
     Statement(
@@ -169,7 +168,7 @@ STATEMENTS = (
         "points per doubling of samples",
         "the same with r the decodability less its floor",
         measures.decodability_slopes,
-        RISE,
+        above(0, RELIABLY),
         _points,
         absent=NO_NETS,
     ),
@@ -180,7 +179,7 @@ STATEMENTS = (
         "weight of significance that moves from the smallest to the largest size (total variation), less what moves "
         f"between two seeds of one size; 'little': less than {100 * LITTLE:g} points",
         measures.shift,
-        (-math.inf, LITTLE),
+        within(-math.inf, LITTLE),
         _points,
     ),
     Statement(
@@ -190,10 +189,10 @@ STATEMENTS = (
         "order of the highest effectiveness (a parabola over log order gives it between tested orders) over half the "
         f"depth, geometric mean; 'about': within a factor of {ABOUT:g}",
         measures.peak_ratios,
-        (-math.log2(ABOUT), math.log2(ABOUT)),
+        within(-math.log2(ABOUT), math.log2(ABOUT)),
         lambda value: 2.0**value,
-        absent="each peak stands at the lowest or the highest order tested, or no depth is known, so add targets whose half "
-        "depth lies among the orders, e.g. deeper ones with --archs",
+        absent="half of each depth is nearest to the lowest or the highest order tested, or no depth is known, so add "
+        "targets whose half depth lies among the orders, e.g. deeper ones with --archs",
         sizes=False,
     ),
     Statement(
@@ -202,19 +201,19 @@ STATEMENTS = (
         "points per doubling of samples",
         "slope of the over-fitting level on log2(samples), mean over orders up to the median",
         measures.low_slopes,
-        FALL,
+        below(0, KEPT),
         _points,
         absent="no low order has stable values at two sizes",
     ),
     Statement(
         "3b",
-        "it falls more than that of high orders",
+        "that of high orders does not",
         "points per doubling of samples",
-        "the same over the orders above the median, less that of the low ones",
-        measures.slope_differences,
-        RISE,
+        f"the same over the orders above the median; 'does not': falls by less than {100 * KEPT:g} points",
+        measures.high_slopes,
+        within(-KEPT, math.inf),
         _points,
-        absent="high and low orders lack stable values at two sizes",
+        absent="no high order has stable values at two sizes",
     ),
     Statement(
         "4a",
@@ -222,7 +221,7 @@ STATEMENTS = (
         "points of test accuracy",
         "accuracy with Φ less accuracy with f",
         measures.gains,
-        RISE,
+        above(0, HELPS),
         _points,
         sizes=False,
     ),
@@ -230,9 +229,9 @@ STATEMENTS = (
         "4b",
         "middle orders do so most",
         "points of test accuracy",
-        "accuracy with Φ, mean of the middle orders less the better of the lowest and the highest",
+        "accuracy with Φ, mean of the middle orders less that of the lowest and the highest",
         measures.middle_orders,
-        RISE,
+        above(0, HELPS),
         _points,
         absent="it takes three orders or more",
         sizes=False,

@@ -242,7 +242,8 @@ def _scores(found: Prediction) -> pd.DataFrame:
     }
     frame = pd.DataFrame(rows).reindex(["shares", "log_samples", "quadratic", "combined"])
     frame.insert(0, "r2", [found.r2, found.baseline_log_samples.r2, math.nan, math.nan])
-    over_line, over_parabola = found.partial_r2, found.partial_r2_quadratic
-    frame["partial_r2"] = [math.nan, over_line, over_parabola, math.nan]
+    over = [None, found.over_line, found.over_parabola, None]
+    for column, part in (("partial_r2", "r2"), ("partial_r2_by_chance", "chance"), ("partial_p", "p")):
+        frame[column] = [getattr(partial, part) if partial else math.nan for partial in over]
     told = frame.astype(float).assign(targets=found.rows).rename_axis("model").reset_index()
     return told.assign(predictors=told["model"].map(MODELS))

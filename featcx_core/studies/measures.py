@@ -115,9 +115,9 @@ def peaks(sweep: pd.DataFrame) -> pd.DataFrame:
         A row a target of known depth: target, group, samples, seed, depth, half, nearest (the tested order nearest to half,
         by ratio), peak, hit (peak is nearest), tied (orders whose interval overlaps the peak's, in words), top (the peak
         between tested orders, by a parabola over log order), ratio (top / half), step (the factor to which a peak at the
-        first or last order is known: half the way, by ratio, to the next one; 1 elsewhere) and edge: the peak stands at the
-        first or last order and this is the one nearest to half, so it may as well lie beyond, and an effectiveness that only
-        falls or only rises would look the same.
+        first or last order is known: half the way, by ratio, to the next one; 1 elsewhere), least and most (the orders
+        between which the peak lies, those that are tied with it among them) and edge: the order nearest to half is the first
+        or the last, where an effectiveness that only falls or only rises would look the same, so nothing is asked.
     """
     found = []
     sweep = sweep[~unresolved(sweep)]
@@ -139,7 +139,8 @@ def peaks(sweep: pd.DataFrame) -> pd.DataFrame:
             | {"tied": ", ".join(str(int(order)) for order in tied)}
             | {"top": best, "ratio": best / half if half > 0 else math.nan}
             | {"step": 1.0 if inside else math.exp(abs(math.log(beside[0])) / 2) if beside else math.inf}
-            | {"edge": peak == nearest and not inside}
+            | {"least": min(tied, default=peak), "most": max(tied, default=peak)}
+            | {"edge": nearest in (orders[0], orders[-1])}
         )
     names = [
         "target",
@@ -155,8 +156,11 @@ def peaks(sweep: pd.DataFrame) -> pd.DataFrame:
         "top",
         "ratio",
         "step",
+        "least",
+        "most",
+        "edge",
     ]
-    return pd.DataFrame(found, columns=[*names, "edge"])
+    return pd.DataFrame(found, columns=names)
 
 
 def _vertex(x: np.ndarray, y: np.ndarray) -> float:
@@ -168,11 +172,12 @@ def _vertex(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def peak_ratios(sweep: pd.DataFrame) -> pd.DataFrame:
-    """log2 of peak / half depth, over targets whose peak is not at the edge, with the ends that its step allows."""
+    """log2 of peak / half depth where half is not at the edge, with the ends that its step and tied orders allow."""
     own = peaks(sweep)
     own = own[~own["edge"].astype(bool)]
     value, step = np.log2(own["ratio"].astype(float)), np.log2(own["step"].astype(float))
-    ends = {"value": value, "value_low": value - step, "value_high": value + step}
+    low, high = (np.log2(own[name].astype(float) / own["half"]) for name in ("least", "most"))
+    ends = {"value": value, "value_low": np.minimum(value - step, low), "value_high": np.maximum(value + step, high)}
     return (
         own.assign(**ends)
         .groupby(["group", "seed"], sort=False)
@@ -199,12 +204,10 @@ def low_slopes(sweep: pd.DataFrame) -> pd.DataFrame:
     return _by_seed(found[found["low"]])
 
 
-def slope_differences(sweep: pd.DataFrame) -> pd.DataFrame:
-    """The mean slope over high orders less that over low ones."""
+def high_slopes(sweep: pd.DataFrame) -> pd.DataFrame:
+    """The mean slope over high orders."""
     found = overfitting_slopes(sweep)
-    low, high = _by_seed(found[found["low"]]), _by_seed(found[~found["low"]])
-    both = low.merge(high, on=["group", "seed"], suffixes=("", "_high"))
-    return both.assign(value=both["value_high"] - both["value"])[["group", "seed", "value", "targets"]]
+    return _by_seed(found[~found["low"]])
 
 
 def gains(sweep: pd.DataFrame) -> pd.DataFrame:
@@ -213,13 +216,16 @@ def gains(sweep: pd.DataFrame) -> pd.DataFrame:
 
 
 def middle_orders(sweep: pd.DataFrame) -> pd.DataFrame:
-    """Mean accuracy with Φ over middle orders less the better of the lowest and the highest, mean over sizes."""
+    """Mean accuracy with Φ over middle orders less that over the lowest and the highest, mean over sizes.
+
+    Not less the better of these two: of noise alone that is too much.
+    """
     found = []
     for _, rows in sweep.dropna(subset="substituted_accuracy").groupby("target", sort=False):
         accuracy = rows.sort_values("order")["substituted_accuracy"].to_numpy(float)
         if len(accuracy) > 2:
-            best = max(accuracy[0], accuracy[-1])
-            found.append((rows["group"].iloc[0], rows["seed"].iloc[0], accuracy[1:-1].mean() - best))
+            ends = (accuracy[0] + accuracy[-1]) / 2
+            found.append((rows["group"].iloc[0], rows["seed"].iloc[0], accuracy[1:-1].mean() - ends))
     return _by_seed(pd.DataFrame(found, columns=["group", "seed", "value"]))
 
 

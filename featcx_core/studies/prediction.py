@@ -46,6 +46,21 @@ class LogSamplesBaseline(NamedTuple):
     quadratic_leave_one_out_r2: float
 
 
+class Partial(NamedTuple):
+    """What the shares add to a baseline, both fitted on all rows: (SSE_base − SSE_both) / SSE_base, and what chance adds.
+
+    Attributes:
+        r2: the fraction of the baseline's squared error that the shares remove.
+        chance: the mean of the same over permutations of the baseline's residuals (Freedman & Lane 1983,
+            doi:10.1080/07350015.1983.10509354): predictors of pure noise remove as much, 0.3 with 25 rows and eight of them.
+        p: the part of permutations that remove as much or more.
+    """
+
+    r2: float
+    chance: float
+    p: float
+
+
 class Combined(NamedTuple):
     """The components' shares and log(samples) together."""
 
@@ -56,8 +71,10 @@ class Combined(NamedTuple):
 class Prediction:
     """What `predict_performance` found; None stands for what the table cannot tell.
 
-    `partial_r2` and `partial_r2_quadratic` are the fraction of the squared error of a line, or a parabola, in
-    log(samples) that the shares remove, both fitted on all rows: (SSE_base − SSE_both) / SSE_base.
+    `over_line` and `over_parabola` are what the shares add to a line, or a parabola, in log(samples).
+
+    `leave_one_out` leaves out one cell at a time, the targets of one architecture and sample count: other seeds in it would
+    tell the answer. Where there is one cell alone, it leaves out one target.
 
     `scores` has one row a (model, split) with `r2` and `mae`, and `held_out` one row a (target, model, split) with the
     `measured` and the `predicted` value. The models are `shares`, `log_samples`, `quadratic` and `combined`; the splits
@@ -72,8 +89,8 @@ class Prediction:
     by_samples: HeldOut | None
     baseline_log_samples: LogSamplesBaseline
     combined: Combined
-    partial_r2: float | None
-    partial_r2_quadratic: float | None
+    over_line: Partial | None
+    over_parabola: Partial | None
     scores: pd.DataFrame = field(repr=False, compare=False)
     held_out: pd.DataFrame = field(repr=False, compare=False)
 
@@ -81,6 +98,11 @@ class Prediction:
     def r2(self) -> float:
         """R² of the shares on the rows they were fitted to."""
         return self.published.r2
+
+    @property
+    def partial_r2(self) -> float | None:
+        """The fraction of the squared error of a line in log(samples) that the shares remove."""
+        return self.over_line.r2 if self.over_line else None
 
     @property
     def rmse(self) -> float:
@@ -91,7 +113,9 @@ class Prediction:
         """The object that `featcx predict --json` writes."""
         parts = ("published", "leave_one_out", "by_arch", "by_samples", "baseline_log_samples", "combined")
         told = {name: part._asdict() if (part := getattr(self, name)) is not None else None for name in parts}
-        return {"rows": self.rows, "predictors": self.predictors, **told, "partial_r2": self.partial_r2}
+        names, line = ("partial_r2", "partial_r2_by_chance", "partial_p"), self.over_line
+        added = dict(zip(names, line or (None, None, None), strict=True))
+        return {"rows": self.rows, "predictors": self.predictors, **told, **added}
 
 
 def predict_performance(
@@ -145,7 +169,9 @@ def predict_performance(
     parabola = np.hstack([log_samples, _standardise(log_samples**2)])
     combined = np.hstack([shares, log_samples])
     models = {"shares": shares, "log_samples": log_samples, "quadratic": parabola, "combined": combined}
-    folds = {"leave_one_out": list(LeaveOneOut().split(shares))}
+    cells = nets.groupby(["arch", "samples"], observed=True).ngroup()
+    alone = LeaveOneOut().split(shares) if cells.nunique() == 1 else LeaveOneGroupOut().split(shares, groups=cells)
+    folds = {"leave_one_out": list(alone)}
     for group in groups:
         if nets[group].nunique() > 1:
             codes = pd.factorize(nets[group])[0]
@@ -185,8 +211,8 @@ def predict_performance(
             scores["quadratic", "leave_one_out"].r2,
         ),
         combined=Combined(scores["combined", "leave_one_out"].r2),
-        partial_r2=_partial_r2(measured, log_samples, shares),
-        partial_r2_quadratic=_partial_r2(measured, parabola, shares),
+        over_line=_partial(measured, log_samples, shares, seed),
+        over_parabola=_partial(measured, parabola, shares, seed),
         scores=pd.DataFrame([(*key, *score) for key, score in scores.items()], columns=["model", "split", "r2", "mae"]),
         held_out=pd.concat(held_out, ignore_index=True),
     )
@@ -290,12 +316,21 @@ def _random_splits(x: Array, y: Array, splits: int, seed: int) -> tuple[float, f
     return float(errors[:, 0].mean()), float(errors[:, 1].mean())
 
 
-def _partial_r2(y: Array, base: Array, added: Array) -> float | None:
-    """(SSE_base − SSE_both) / SSE_base of fits to all rows; None where the base is exact, within rounding."""
-    sse_base, sse_both = (np.sum((y - _predict(x, y, x)) ** 2) for x in (base, np.hstack([base, added])))
-    if sse_base <= 1e-20 * np.sum((y - y.mean()) ** 2):
+def _partial(y: Array, base: Array, added: Array, seed: int, permutations: int = 999) -> Partial | None:
+    """What `added` columns explain beyond `base`; None where the base is exact, within rounding."""
+    identity = np.eye(len(y))
+    left_base, left_both = (
+        identity - np.column_stack([_predict(x, unit, x) for unit in identity])
+        for x in (base, np.hstack([base, added]))
+    )
+    residual = left_base @ y
+    if np.sum(residual**2) <= 1e-20 * np.sum((y - y.mean()) ** 2):
         return None
-    return float(1 - sse_both / sse_base)
+    rng = np.random.default_rng(seed)
+    shuffled = np.column_stack([residual, *(rng.permutation(residual) for _ in range(permutations))])
+    sse_base, sse_both = (np.sum((left @ shuffled) ** 2, axis=0) for left in (left_base, left_both))
+    r2 = 1 - sse_both / sse_base
+    return Partial(float(r2[0]), float(r2[1:].mean()), float(np.mean(r2 >= r2[0] - 1e-12)))
 
 
 def _standardise(x: Array) -> Array:

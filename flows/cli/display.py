@@ -196,7 +196,7 @@ def prediction_table(result: Prediction) -> Table:
     """How well accuracy is predicted from the components' shares, and from the sample count alone."""
     found = result.as_dict()
     table = Table(title=f"{found['rows']} targets, {found['predictors']} predictors", title_justify="left")
-    for heading in ("", "R² in sample", "leave one out", "leave one architecture out", "leave one size out"):
+    for heading in ("", "R² in sample", "leave one cell out", "leave one architecture out", "leave one size out"):
         table.add_column(heading, justify="right" if heading else "left")
     parts, base = (
         [found[name] or {} for name in ("leave_one_out", "by_arch", "by_samples")],
@@ -212,7 +212,8 @@ def prediction_table(result: Prediction) -> Table:
     table.caption = (
         f"RMSE {published['rmse']:.4f}; mean absolute error over 1,000 random splits: train "
         f"{published['split_train_mae']:.4f}, test {published['split_test_mae']:.4f}; partial R² over log n "
-        f"{_cell(found['partial_r2'], '.3f')}."
+        f"{_cell(found['partial_r2'], '.3f')}, by chance {_cell(found['partial_r2_by_chance'], '.3f')} "
+        f"(p = {_cell(found['partial_p'], '.2g')}). A cell: the targets of one architecture and size."
     )
     return table
 

@@ -19,11 +19,11 @@ def drawn(**settings):
 
 def test_no_two_stages_share_a_seed():
     seeds = drawn(seed=5)
-    assert len(set(seeds.values())) == len(seeds) == 18
+    assert len(set(seeds.values())) == len(seeds) == 19
 
 
 def test_another_root_seed_leaves_what_belongs_to_the_data_set():
     one, other = drawn(seed=1), drawn(seed=2)
-    assert {name for name in one if one[name] == other[name]} == {"rows", "bootstrap", "floor"}
+    assert {name for name in one if one[name] == other[name]} == {"rows", "bootstrap", "floor", "teacher"}
     moved = drawn(seed=1, dataset={"split_seed": 9})
     assert {name for name in one if one[name] != moved[name]} == {"rows", "bootstrap"}

@@ -7,13 +7,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from featcx_core.analysis.comparison import COMPARED, changes
+from featcx_core.analysis.judging import together
+from featcx_core.analysis.variant_claims import CLAIMS
 from featcx_core.report.canvas import LIGHT, SMALL, TEXT, Theme, finish, foot_line, level, order_axis, panels, points
 from featcx_core.report.section import ORDER, Section, size
 from featcx_core.report.tables import Column
 from featcx_core.wording import (
     Frames,
+    Row,
     number,
     percent,
+    records,
+    with_interval,
+    words,
 )
 
 LEVEL = 0.05
@@ -72,15 +78,50 @@ def _cut(axis: Axes, frame: pd.DataFrame, theme: Theme) -> None:
 
 
 def read_comparison(frames: Frames) -> str:
-    """What each variant changed, by the adjusted p-values, and claim 5 of the paper."""
+    """What each variant changed, by the adjusted p-values, and claim 5 of the paper: a line a finding."""
     frame = frames["comparison"]
-    said = {
-        name: [text[0].lower() + text[1:].rstrip(".") for text in changes(frame, name)]
-        for name in frame["variant"].unique()
-    }
-    parts = [f"{name}: {', '.join(sentences)}" for name, sentences in said.items()]
+    found = {name: changes(frame, name) for name in frame["variant"].unique()}
+    alike = [name for name, sentences in found.items() if sentences[0].startswith("No metric")]
+    lines = [f"{_name(name)}: {' '.join(said)}" for name, said in found.items() if name not in alike]
+    if alike:
+        lines.append(f"Not told apart from the original at any resolved order: {words(alike)}.")
     count = int(frame["adjusted_over"].iloc[0])
-    return f"In this run, p-values adjusted over {count} comparisons (Holm), {'; '.join(parts)}."
+    lines.append(f"p-values are adjusted over {count} comparisons (Holm); they are of this run, for images and chains.")
+    return "\n".join([*lines, *_accuracies(frames), *_claims(frames)])
+
+
+def _name(variant: str) -> str:
+    return variant[:1].upper() + variant[1:]
+
+
+def _accuracies(frames: Frames) -> list[str]:
+    told = [
+        f"{row['variant']} {with_interval(row, 'gain', lambda v: f'{100 * v:+.1f}')} points (p = {row['p']:.2g})"
+        for row in _rows(frames, "variant_accuracy")
+    ]
+    return [f"Test accuracy against the original, image by image (McNemar): {words(told)}."] if told else []
+
+
+def _claims(frames: Frames) -> list[str]:
+    """A line a variant: the verdict on what the paper says of it, and on each statement of that."""
+    rows, lines = _rows(frames, "variant_claims"), list[str]()
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        own = [row for row in rows if row["variant"] == variant]
+        each = [f"{row['statement']}, {row['says']}: {row['verdict']}{_told(row)}" for row in own]
+        verdict = together([row["verdict"] for row in own])
+        lines.append(f"The paper reports that {CLAIMS[variant][0]}; {variant}: {verdict} ({'; '.join(each)}).")
+    return lines
+
+
+def _rows(frames: Frames, name: str) -> list[Row]:
+    """Of a table that only a run with variants has."""
+    return records(frames, name) if name in frames else []
+
+
+def _told(row: Row) -> str:
+    if row["missing"]:
+        return f", {row['missing']}"
+    return f", {with_interval(row, 'value', lambda v: percent(v, sign=True))}"
 
 
 SECTIONS = (
@@ -99,6 +140,13 @@ SECTIONS = (
                 Column("value", "variant's value", number),
                 Column("difference", "difference", number),
                 Column("p_holm", "p (Holm)", number),
+            ),
+            "variant_claims": (
+                Column("variant", "variant"),
+                Column("statement", ""),
+                Column("says", "the paper's statement"),
+                Column("value", "change", percent),
+                Column("verdict", "verdict"),
             ),
             "networks": (
                 Column("network", "network"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from featcx_core.analysis.judging import together
 from featcx_core.studies.claims import ALL
 from featcx_core.wording import (
     Frames,
@@ -17,8 +18,6 @@ from featcx_core.wording import (
     with_interval,
     words,
 )
-
-MIXED = "mixed"
 
 
 def claim(frames: Frames, number_of: str) -> str:
@@ -37,9 +36,8 @@ def claim(frames: Frames, number_of: str) -> str:
 def verdict(frames: Frames, number_of: str) -> tuple[str, str]:
     """A claim's verdict in a word or two, and that of each of its statements."""
     rows = overall(frames, number_of)
-    words_ = list(dict.fromkeys(row["verdict"] for row in rows))
     each = ", ".join(f"{row['statement']} {row['verdict']}" for row in rows)
-    return (words_[0] if len(words_) == 1 else MIXED), each if len(rows) > 1 else rows[0]["says"]
+    return together([row["verdict"] for row in rows]), each if len(rows) > 1 else rows[0]["says"]
 
 
 def drawable(frames: Frames, number_of: str) -> bool:
@@ -88,7 +86,7 @@ def _peaks(frames: Frames) -> str:
     at = peaks["peak"].value_counts().sort_index()
     return (
         f"Of {plural(len(peaks), 'target')} with known depth {hits} {'peaks' if hits == 1 else 'peak'} at the tested order "
-        f"nearest to half of it, {edge} of these at the first or last order, where a mere fall or rise would look the same "
+        f"nearest to half of it; of {edge} that order is the first or the last, where a mere fall or rise looks the same "
         f"and no ratio is taken; peaks stand at {words(f'order {order} ({count})' for order, count in at.items())}, "
         f"{tied} of them with an interval that overlaps another order's."
     )

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
+from featcx_core.analysis.judging import AGREES, DISAGREES, OPEN, UNMEASURED
 from featcx_core.report.sweep.claim_readings import overall, value_of
-from featcx_core.studies.claims import CONTRADICTED, OPEN, SUPPORTED
 from featcx_core.wording import (
     CIRCLE,
     Frames,
@@ -59,21 +59,21 @@ def profile(frames: Frames) -> str:
 
 
 def findings(frames: Frames) -> str:
-    """Which statements are supported, contradicted and open."""
+    """Which statements the sweep agrees with, which not, and of which it cannot tell."""
     rows = [row for k in "1234" for row in overall(frames, k)]
-    brief = sum(row["verdict"] != OPEN for row in rows) > FULL
+    brief = sum(row["verdict"] in (AGREES, DISAGREES) for row in rows) > FULL
     parts = []
-    for verdict, verb in ((SUPPORTED, "supports"), (CONTRADICTED, "contradicts")):
+    for verdict in (AGREES, DISAGREES):
         own = [
             f"{row['statement']} ({row['says']}{'' if brief else f': {value_of(row)} ' + row['unit']})"
             for row in rows
             if row["verdict"] == verdict
         ]
         if own:
-            parts.append(f"{verb} {words(own)}")
-    open_ = [row["statement"] for row in rows if row["verdict"] == OPEN]
-    if open_:
-        parts.append(f"leaves {words(open_)} undecided" if parts else f"decides none ({words(open_)})")
+            parts.append(f"{verdict} with {words(own)}")
+    for verdict, told in ((OPEN, "cannot tell of"), (UNMEASURED, "did not measure")):
+        if own := [row["statement"] for row in rows if row["verdict"] == verdict]:
+            parts.append(f"{told} {words(own)}")
     first = f"Of {len(rows)} statements in the paper's claims 1 to 4 it {words(parts)}"
     gain = {row["statement"]: row for row in rows}["4a"]
     if gain["verdict"] == OPEN and math.isfinite(gain["value"]):
@@ -163,13 +163,16 @@ def prediction(frames: Frames) -> str:
             ("combined", "both"),
         )
     ]
-    added = rows["log_samples"]["partial_r2"]
+    base = rows["log_samples"]
     more = (
-        f"; of what log(samples) leaves unexplained the shares take {percent(added)} in a fit to all"
-        if added == added
+        f"; of what log(samples) leaves unexplained the shares take {percent(base['partial_r2'])} in a fit to all, where as "
+        f"many columns of noise take {percent(base['partial_r2_by_chance'])} (p = {base['partial_p']:.2g})"
+        if base["partial_r2"] == base["partial_r2"]
         else ""
     )
-    return f"Leaving out one of {rows['shares']['targets']} targets at a time, R² of test accuracy is {words(parts)}{more}."
+    targets = rows["shares"]["targets"]
+    left_out = "leaving out one architecture and size at a time"
+    return f"Of {targets} targets, {left_out}, R² of test accuracy is {words(parts)}{more}."
 
 
 def few_rows(frames: Frames) -> list[str]:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from scipy.stats import linregress, ttest_1samp
 
+from featcx_core.analysis.judging import AGREES, DISAGREES, OPEN, UNMEASURED, above
 from featcx_core.errors import InputError
 from featcx_core.report.sweep import (
     claim_figures as figures_claims,
@@ -26,11 +27,8 @@ from featcx_core.report.sweep.page import write_sweep_report
 from featcx_core.studies import measures as claim_measures
 from featcx_core.studies.claims import (
     ALL,
-    CONTRADICTED,
     FEW,
-    OPEN,
     STATEMENTS,
-    SUPPORTED,
     Estimate,
     assess,
     over_seeds,
@@ -70,35 +68,41 @@ def section(page, anchor):
 
 
 def test_a_sweep_made_for_the_claims_supports_all():
-    assert verdicts(made()) == dict.fromkeys(NAMES, SUPPORTED)
+    assert verdicts(made()) == dict.fromkeys(NAMES, AGREES)
 
 
 def test_a_sweep_made_against_the_claims_contradicts_them():
     found = verdicts(made(sign=-1, moved=0.25))
-    assert {name: found[name] for name in NAMES if name != "2"} == dict.fromkeys(
-        [n for n in NAMES if n != "2"], CONTRADICTED
-    )
+    against = [name for name in NAMES if name not in ("2", "3b")]  # made alike whatever the sign
+    assert {name: found[name] for name in against} == dict.fromkeys(against, DISAGREES)
+
+
+def test_over_fitting_of_high_orders_that_falls_too_is_against_claim_3():
+    table = made()
+    high = table["order"] > 7
+    table.loc[high, "overfitting"] -= 0.05 * np.log2(table["samples"][high] / 100)
+    assert {name: verdicts(table)[name] for name in ("3a", "3b")} == {"3a": AGREES, "3b": DISAGREES}
+    frames, _ = frames_of(table, (), {}, 0.95)
+    assert readings_claims.verdict(frames, "3")[0] == DISAGREES
 
 
 def test_a_sweep_of_noise_decides_no_direction():
-    found = verdicts(made(sign=0, noise=0.02))
+    found = verdicts(made(sign=0, noise=0.2))
     assert {found[name] for name in ("1a", "1b", "3a", "3b", "4a", "4b")} == {OPEN}
 
 
 def test_measures_are_those_that_were_put_in():
     table = made(noise=1e-9)
     values = {name: measured(table, name)["value"] for name in NAMES}
-    expected = {"1a": 0.02, "1b": 3.0, "1c": 0.0, "3a": -5.0, "3b": 5.0, "4a": 3.0, "4b": 2.5}
+    expected = {"1a": 0.02, "1b": 3.0, "1c": 0.0, "3a": -5.0, "3b": 0.0, "4a": 3.0, "4b": 3.0}
     assert {name: values[name] for name in expected} == pytest.approx(expected, abs=1e-4)
     assert values["2"] == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.parametrize(
-    ("archs", "peak", "expected"), [(("resnet20",), 25, CONTRADICTED), (("resnet44",), 4, CONTRADICTED)]
-)
+@pytest.mark.parametrize(("archs", "peak", "expected"), [(("resnet20",), 25, DISAGREES), (("resnet32",), 4, DISAGREES)])
 def test_a_peak_far_from_half_the_depth_contradicts_claim_2(archs, peak, expected):
     table = made(archs=archs)
-    table.loc[table["order"] == peak, "effectiveness"] += 1
+    table.loc[table["order"] == peak, ["effectiveness", "effectiveness_low", "effectiveness_high"]] += 1
     row = measured(table, "2")
     assert row["verdict"] == expected
     assert row["value"] == pytest.approx(peak / table["depth"].iloc[0] * 2)
@@ -107,10 +111,10 @@ def test_a_peak_far_from_half_the_depth_contradicts_claim_2(archs, peak, expecte
 
 def test_a_peak_at_the_edge_that_half_the_depth_is_nearest_to_says_nothing():
     found = measured(made(archs=("resnet8",)), "2")
-    assert (found["verdict"], found["seeds"]) == (OPEN, 0)
+    assert (found["verdict"], found["seeds"]) == (UNMEASURED, 0)
     assert "deeper ones" in found["missing"]
     both = measured(made(archs=("resnet8", "resnet20")), "2")
-    assert (both["verdict"], both["targets"]) == (SUPPORTED, len(SIZES) * len(SEEDS))
+    assert (both["verdict"], both["targets"]) == (AGREES, len(SIZES) * len(SEEDS))
 
 
 @pytest.mark.parametrize("depth", [12, 16, 20])
@@ -177,12 +181,13 @@ def test_interval_over_seeds_is_students(n):
 @pytest.mark.parametrize(
     ("low", "high", "seeds", "expected"),
     [
-        (0.1, 0.3, 3, SUPPORTED), (-0.3, -0.1, 3, CONTRADICTED), (-0.1, 0.3, 9, OPEN), (0.0, 0.3, 3, OPEN),
-        (-0.3, 0.0, 3, OPEN), (0.1, 0.3, FEW - 1, OPEN), (float("nan"), float("nan"), 1, OPEN),
+        (0.1, 0.3, 3, AGREES), (-0.3, -0.1, 3, DISAGREES), (-0.1, 0.3, 9, OPEN), (0.0, 0.3, 3, OPEN),
+        (-0.3, 0.3, 3, OPEN), (0.1, 0.3, FEW - 1, OPEN), (float("nan"), float("nan"), 1, OPEN),
+        (float("nan"), float("nan"), 0, UNMEASURED),
     ],
 )  # fmt: skip
 def test_a_verdict_is_no_surer_than_its_interval(low, high, seeds, expected):
-    assert verdict(Estimate((low + high) / 2, low, high, seeds), (0.0, float("inf"))) == expected
+    assert verdict(Estimate((low + high) / 2, low, high, seeds), above(0, 0.2)) == expected
 
 
 def test_a_seed_is_the_unit_not_a_target():
@@ -195,7 +200,7 @@ def test_a_seed_is_the_unit_not_a_target():
         [expected.low, expected.high, 3]
     )
     assert own.index.tolist() == [ALL, "resnet14", "resnet20"]
-    assert own["verdict"].tolist() == [SUPPORTED, "", ""]
+    assert own["verdict"].tolist() == [AGREES, "", ""]
 
 
 @pytest.mark.parametrize("seeds", [(0,), (4, 7)])
@@ -216,9 +221,9 @@ def test_too_few_seeds_decide_nothing_and_the_report_says_how_many_to_add(seeds)
 def test_one_size_leaves_claims_over_sizes_open():
     frames, _ = frames_of(made(sizes=(200,)), (), {}, 0.95)
     for k in "13":
-        assert readings_claims.verdict(frames, k)[0] == OPEN
+        assert readings_claims.verdict(frames, k)[0] == UNMEASURED
         assert "there is one size, so add others, e.g. --sizes 100,200,400" in readings_claims.claim(frames, k)
-    assert readings_claims.verdict(frames, "4")[0] == SUPPORTED
+    assert readings_claims.verdict(frames, "4")[0] == AGREES
 
 
 def test_summary_tells_what_was_decided():
@@ -227,8 +232,8 @@ def test_summary_tells_what_was_decided():
     assert "9 targets on digits: resnet14 with 100, 200 and 400 training samples and seeds 0, 1 and 2" in swept
     accuracy = made(sign=-1, moved=0.25).query("order == 4").groupby("samples")["test_accuracy"].mean()
     assert f"{100 * accuracy[100]:.1f}% at 100 samples and {100 * accuracy[400]:.1f}% at 400 samples" in swept
-    assert "supports 2 (effectiveness peaks" in found
-    assert re.search(r"contradicts 1a .* and 4b", found)
+    assert "agrees with 2 (effectiveness peaks" in found
+    assert re.search(r"disagrees with 1a .* and 4b", found)
     assert "one target failed and averages run over the rest" in doubt
     assert all(len(re.findall(r"\.(?=\s|$)", text)) == 1 for text in (swept, found, doubt))
 
@@ -255,7 +260,9 @@ def test_prediction_is_that_of_predict_performance():
     assert row["by_arch_r2"]["log_samples"] == pytest.approx(expected.baseline_log_samples.by_arch_r2)
     assert row["partial_r2"]["log_samples"] == pytest.approx(expected.partial_r2)
     assert set(frames["prediction"]["performance"]) == {"test accuracy", "test loss"}
-    assert f"Leaving out one of {expected.rows} targets" in readings_sweep.prediction(frames)
+    assert f"Of {expected.rows} targets, leaving out one architecture and size at a time" in readings_sweep.prediction(
+        frames
+    )
 
 
 def test_prediction_says_how_many_targets_are_needed():
@@ -273,7 +280,7 @@ def test_groups_are_sorted_as_people_count_and_named_by_what_varies():
     expected = ["resnet8 (width 8)", "resnet8 (width 16)", "resnet20 (width 8)", "resnet20 (width 16)"]
     assert sweep["group"].unique().tolist() == expected
     assert natural("n10.5") > natural("n9")
-    assert verdicts(table, ("disentangler.width",))["1a"] == SUPPORTED
+    assert verdicts(table, ("disentangler.width",))["1a"] == AGREES
 
 
 @pytest.mark.parametrize(
@@ -343,7 +350,7 @@ def test_page_has_all_sections_verdicts_and_no_nan(page):
     by_order = ["significance", "reliability", "decodability", "effectiveness", "overfitting"]
     assert anchors == ["accuracy", *by_order, *(f"claim_{k}" for k in "1234"), "prediction"]
     assert "nan" not in re.sub(r"<(style|script).*?</\1>", "", text, flags=re.DOTALL).lower().split()
-    assert "1a, “the reliability ratio rises with samples”: supported; measured 0.0" in section(text, "claim_1")
+    assert "1a, “the reliability ratio rises with samples”: agrees; measured 0.0" in section(text, "claim_1")
     assert text.count("<picture>") == len(anchors)
     assert 'class="note"' not in text
 

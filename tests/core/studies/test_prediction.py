@@ -81,7 +81,7 @@ def test_exact_linear_table_is_predicted_without_error():
     assert found.published[1:] == pytest.approx((0, 0, 0), abs=1e-12)
     assert found.combined.leave_one_out_r2 == pytest.approx(1)
     assert found.partial_r2 == pytest.approx(1)
-    assert found.partial_r2_quadratic == pytest.approx(1)
+    assert found.over_parabola.r2 == pytest.approx(1)
 
 
 def test_leave_one_out_is_the_hat_matrix_identity():
@@ -145,8 +145,39 @@ def test_partial_r2_is_its_definition():
     frame = table(noisy)
     x, log_n, y, _ = wide(frame)
     found = predict_performance(frame, splits=1)
-    for base, value in ((log_n, found.partial_r2), (np.hstack([log_n, log_n**2]), found.partial_r2_quadratic)):
+    for base, value in ((log_n, found.partial_r2), (np.hstack([log_n, log_n**2]), found.over_parabola.r2)):
         assert value == pytest.approx((sse(base, y) - sse(np.hstack([base, x]), y)) / sse(base, y), rel=1e-8)
+
+
+def test_what_noise_adds_to_the_baseline_is_chance():
+    """Predictors of noise: about p / (n − 2) of the error by chance, and p-values that are uniform."""
+    found = [
+        predict_performance(
+            table(lambda x, n, s=s: np.random.default_rng(s).normal(size=25), s + 100), splits=1
+        ).over_line
+        for s in range(60)
+    ]
+    assert np.mean([f.chance for f in found]) == pytest.approx(8 / 23, abs=0.02)
+    assert np.mean([f.r2 for f in found]) == pytest.approx(8 / 23, abs=0.06)
+    assert np.mean([f.p <= 0.05 for f in found]) <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 60)
+    told = predict_performance(table(lambda x, n: x[:, 0] + 0.1 * np.log(n)), splits=1).over_line
+    assert told.p < 0.01
+
+
+def test_seeds_of_the_left_out_cell_do_not_tell_its_answer():
+    """Accuracy is a cell's own number: its other seeds would know it, other cells do not."""
+    frame = pd.concat([table(noisy, seed).assign(seed=seed) for seed in (1, 2, 3)])
+    frame["target"] = frame["target"] + "-s" + frame["seed"].astype(str)
+    cells = frame.groupby(["arch", "samples"]).ngroup()
+    frame["test_accuracy"] = np.random.default_rng(0).normal(size=cells.max() + 1)[cells]
+    for share in ("reliable_share", "unreliable_share"):
+        frame[share] = frame["test_accuracy"] * frame["order"] + 0.01 * frame[share]
+    rows = predict_performance(frame, splits=1).held_out.query("model == 'shares' and split == 'leave_one_out'")
+    for (arch, samples), own in rows.groupby(["arch", "samples"]):
+        x, _, y, nets = wide(frame)
+        inside = ((nets["arch"] == arch) & (nets["samples"] == samples)).to_numpy()
+        fit = LinearRegression().fit(x[~inside], y[~inside])
+        np.testing.assert_allclose(own["predicted"], fit.predict(x[inside]), atol=1e-6)
 
 
 def test_pure_noise_scores_below_zero_out_of_sample_though_not_in_sample():
@@ -168,7 +199,7 @@ def test_accuracy_linear_in_log_samples_leaves_nothing_to_the_shares():
     assert found.combined.leave_one_out_r2 == pytest.approx(1)
     assert found.leave_one_out.r2 < 0.5
     assert found.partial_r2 is None
-    assert found.partial_r2_quadratic is None
+    assert found.over_parabola is None
 
 
 def test_accuracy_quadratic_in_log_samples_is_the_parabolas():
@@ -176,7 +207,7 @@ def test_accuracy_quadratic_in_log_samples_is_the_parabolas():
     assert found.baseline_log_samples.quadratic_leave_one_out_r2 == pytest.approx(1)
     assert found.baseline_log_samples.r2 < 0.9
     assert found.partial_r2 is not None
-    assert found.partial_r2_quadratic is None
+    assert found.over_parabola is None
 
 
 def test_single_sample_count():
@@ -235,6 +266,8 @@ def test_dict_is_the_documented_json():
         ],
         "combined": ["leave_one_out_r2"],
         "partial_r2": None,
+        "partial_r2_by_chance": None,
+        "partial_p": None,
     }
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     lone = predict_performance(table(noisy, archs=["net"], sizes=range(100, 1100, 100)), splits=10).as_dict()
