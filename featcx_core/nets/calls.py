@@ -53,8 +53,11 @@ def jittered(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def calls(model: nn.Module, images: Tensor) -> list[Call]:
+def calls(model: nn.Module, images: Tensor, giving: Tensor | None = None) -> list[Call]:
     """Every call of a submodule, in the order in which they end.
+
+    Args:
+        giving: leaves only the calls whose output is this tensor, value for value.
 
     Raises:
         InputError: when the net does not take such images.
@@ -64,7 +67,8 @@ def calls(model: nn.Module, images: Tensor) -> list[Call]:
     def seen(name: str) -> Any:
         def hook(module: nn.Module, given: tuple[Any, ...], result: Any) -> None:
             counts[name] = counts.get(name, 0) + 1
-            found.append(Call(name, counts[name], module, _shape(given), _shape(result)))
+            if giving is None or (_shape(result) == giving.shape[1:] and torch.equal(_tensor(result), giving)):
+                found.append(Call(name, counts[name], module, _shape(given), _shape(result)))
 
         return hook
 
@@ -118,30 +122,57 @@ def listing(found: list[Call]) -> str:
 
 
 def default_layer(model: nn.Module, images: Tensor) -> str:
-    """The layer in front of the head: what a timm net's `forward_features` gives, else the last child before pooling.
+    """The layer in front of the head: what gives the net's `forward_features` (as timm's have it), else what ends last.
 
-    Of the net's own children in the order of their calls, the last whose output has places (three dimensions or more), that
-    is no pooling, and that weights follow; in a net that only wraps another, that one's children.
+    Of the calls that give the features the outermost counts, of several such the first. Where they are one token without
+    places (PiT), or there is no such method, it is the last part with places in front of the last weights that is no
+    pooling. Where the features are several tensors (CoaT), no part with places has all of them: then it is what joins them.
 
     Raises:
         InputError: where there is none.
     """
-    scope, within = "", model
-    while True:
-        found = calls(model, images)
-        own = [c for c in found if c.name.startswith(scope) and "." not in c.name[len(scope) :]]
-        weights = [i for i, c in enumerate(own) if any(True for _ in c.module.parameters())]
-        last = weights[-1] if weights else 0
-        placed = [c for c in own[:last] if len(c.shape) >= 2 and "pool" not in type(c.module).__name__.lower()]
-        if wanted := _features_shape(within, images if not scope else None):
-            placed = [c for c in placed if c.shape == wanted] or placed
-        if placed:
-            final = placed[-1]
-            several = sum(c.name == final.name for c in found) > 1
-            return f"{final.name}#{final.number}" if several else final.name
-        if len(weights) != 1:
-            raise InputError(f"It is not plain where the net's features end; name target.layer. {listing(found)}")
-        within, scope = own[last].module, f"{own[last].name}."
+    found, features = calls(model, images), _features(model, images)
+    same = calls(model, images, features) if isinstance(features, Tensor) and _placed(features.shape[1:]) else []
+    joined = isinstance(features, tuple | list) and len(features) > 1
+    final = min(same, key=lambda call: call.name.count("."), default=None) or _before_head(found, "", joined)
+    if final is None:
+        raise InputError(f"It is not plain where the net's features end; name target.layer. {listing(found)}")
+    several = sum(call.name == final.name for call in found) > 1
+    return f"{final.name}#{final.number}" if several else final.name
+
+
+def _before_head(found: list[Call], scope: str, joined: bool) -> Call | None:
+    """The last part of a scope in front of its last weights that has places, or with `joined` any output at all."""
+    own = _outermost(found, scope)
+    weights = [i for i, call in enumerate(own) if _weighs(call.module)]
+    if not weights:
+        return None
+    final = _last_part(found, own[: weights[-1]], joined)
+    wraps = final is None and len(weights) == 1  # nothing but another net
+    return _before_head(found, f"{own[weights[0]].name}.", joined) if wraps else final
+
+
+def _last_part(found: list[Call], row: list[Call], joined: bool) -> Call | None:
+    """The last of a row of calls with places; one that gives several tensors is looked into."""
+    for call in reversed(row):
+        if "pool" in type(call.module).__name__.lower():
+            continue
+        if call.shape and (joined or _placed(call.shape)):
+            return call
+        within = [] if call.shape else _outermost(found, f"{call.name}.")
+        if inner := _last_part(found, within, joined):
+            return inner
+    return None
+
+
+def _outermost(found: list[Call], scope: str) -> list[Call]:
+    """The calls below a scope that lie within no other called one there: entries of a list that is never called too."""
+    names = {call.name for call in found if call.name.startswith(scope)}
+    return [
+        call
+        for call in found
+        if call.name in names and not any(call.name.startswith(f"{other}.") for other in names)
+    ]
 
 
 def stages(model: nn.Module, images: Tensor) -> list[str]:
@@ -169,15 +200,7 @@ def stages(model: nn.Module, images: Tensor) -> list[str]:
 
 def _parts(found: list[Call], scope: str) -> list[Call]:
     """The calls directly below a scope that hold parts of their own; if there are none, the last plain one of each size."""
-    names = {call.name for call in found}
-    own = [
-        call
-        for call in found
-        if call.number == 1
-        and call.name.startswith(scope)
-        and len(call.shape) >= 2
-        and not any(call.name.startswith(f"{other}.") for other in names if other.startswith(scope))
-    ]
+    own = [call for call in _outermost(found, scope) if call.number == 1 and len(call.shape) >= 2]
     rows = [call for call in own if any(True for _ in call.module.children())]
     if rows:
         return rows
@@ -187,15 +210,28 @@ def _parts(found: list[Call], scope: str) -> list[Call]:
 
 
 @torch.no_grad()
-def _features_shape(model: nn.Module, images: Tensor | None) -> tuple[int, ...]:
+def _features(model: nn.Module, images: Tensor) -> Any:
     given: Any = getattr(model, "forward_features", None)
-    return _shape(given(images)) if callable(given) and images is not None else ()
+    return given(images) if callable(given) else None
+
+
+def _placed(shape: tuple[int, ...]) -> bool:
+    """Whether an output of this shape has places: a map, of whatever size, or more than one token."""
+    return len(shape) > 2 or (len(shape) == 2 and min(shape) > 1)
+
+
+def _weighs(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters())
+
+
+def _tensor(value: Any) -> Any:
+    """What a module gives, of a tuple with one entry that."""
+    return value[0] if isinstance(value, tuple | list) and len(value) == 1 else value
 
 
 def _shape(value: Any) -> tuple[int, ...]:
     """A tensor's shape without the batch; of a tuple, the first entry's if it is the only tensor; else ()."""
-    if isinstance(value, tuple | list) and len(value) == 1:
-        value = value[0]
+    value = _tensor(value)
     return tuple(value.shape[1:]) if isinstance(value, Tensor) else ()
 
 

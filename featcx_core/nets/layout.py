@@ -80,6 +80,8 @@ def find_layout(found: list[Call], at: Call, asked: Layout | None) -> Layout:
     if len(choices) == 1 or isinstance(at.module, CHANNELS_FIRST):
         return choices[0]
     usual = choices[0]
+    if len(at.shape) == 2 and min(at.shape) == 1:  # one token, not one channel
+        return "td" if at.shape[0] == 1 else "dt"
     i = found.index(at)
     before, after = [c for c in reversed(found[: i + 1]) if _declared(c.module)], found[i + 1 :]
     after = [c for c in after if _declared(c.module)]

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from featcx_core.errors import InputError
-from featcx_core.nets.calls import example, stages
+from featcx_core.nets.calls import default_layer, example, stages
 from featcx_core.nets.disentangler import Disentangler
 from featcx_core.nets.split import split_net
 from featcx_core.nets.targets import build_net
@@ -174,3 +174,113 @@ def test_the_blocks_of_a_row_are_its_stages_and_each_can_be_cut():
     assert found == ["blocks.0", "blocks.1"]
     for layer in found:
         assert split_net(net, layer, False, SHAPE).shape == (12, 17, 1)
+
+
+class HeadInParts(nn.Module):
+    """The parts of the head are called one by one, never the head; blocks stand in a list that is no module's call."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, 2)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Conv2d(6, 6, 3), nn.ReLU()) for _ in range(2))
+        self.head = nn.ModuleDict({"pool": nn.AdaptiveAvgPool2d(1), "fc": nn.Linear(6, 5)})
+
+    def forward(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head["fc"](self.head["pool"](x).flatten(1))
+
+
+class Pair(nn.Module):
+    """Patches and a class token go through the layer together and leave it apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.TransformerEncoderLayer(12, 2, 24, batch_first=True)
+
+    def forward(self, pair):
+        patches, token = pair
+        x = self.layers(torch.cat([token, patches], 1))
+        return x[:, 1:], x[:, :1]
+
+
+class TokenAlone(Tokens):
+    """What `forward_features` gives is one token, without places; the layer before it gives two tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = Pair()
+
+    def forward_features(self, x):
+        x = self.embed(x).flatten(2).transpose(1, 2)
+        return self.norm(self.blocks((x, self.token.expand(len(x), -1, -1)))[1])
+
+    def forward(self, x):
+        return self.fc(self.forward_features(x)[:, 0])
+
+
+class Scales(nn.Module):
+    """Two maps of different size, of which a token each is joined: no map has all that the head needs."""
+
+    def __init__(self):
+        super().__init__()
+        self.fine, self.coarse = nn.Conv2d(3, 12, 3, 2), nn.Conv2d(12, 12, 3, 2)
+        self.join, self.fc = nn.Conv1d(2, 1, 1), nn.Linear(12, 5)
+
+    def forward_features(self, x):
+        x = self.fine(x)
+        return [x, self.coarse(x.relu())]
+
+    def forward(self, x):
+        joined = self.join(torch.stack([part.mean((2, 3)) for part in self.forward_features(x)], 1))
+        return self.fc(joined.squeeze(1))
+
+
+class HeadTwice(Tokens):
+    """Two layers of the head read the features, through an identity."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop, self.second = nn.Dropout(0.1), nn.Linear(12, 5)
+
+    def forward_features(self, x):
+        x = self.embed(x).flatten(2).transpose(1, 2)
+        return self.norm(self.blocks[1](self.blocks[0](x)))
+
+    def forward(self, x):
+        x = self.forward_features(x)
+        return self.fc(self.drop(x.mean(1))) + self.second(self.drop(x)).amax(1)
+
+
+@pytest.mark.parametrize(
+    ("make", "layer", "shape", "layout"),
+    [
+        (HeadInParts, "blocks.1", (6, 3, 3), "chw"),
+        (Tokens, "norm", (12, 17, 1), "td"),
+        (TokenAlone, "blocks.layers", (12, 17, 1), "td"),
+        (Scales, "join", (12, 1, 1), "td"),
+        (HeadTwice, "norm", (12, 16, 1), "td"),
+        (lambda: nn.Sequential(HeadInParts()), "0.blocks.1", (6, 3, 3), "chw"),
+    ],
+)
+def test_what_stands_before_the_head(make, layer, shape, layout):
+    torch.manual_seed(0)
+    split = split_net(make(), None, False, SHAPE)
+    assert (split.layer, split.shape, split.layout) == (layer, shape, layout)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "options"),
+    [
+        ("poolformer_s12", "stages", {}),
+        ("pit_ti_224", "transformers.2.blocks", {"img_size": 64}),
+        ("coat_tiny", "head_drop", {"img_size": 64}),
+        ("volo_d1_224", "norm", {"img_size": 64}),
+        ("vit_tiny_patch16_224", "norm", {"img_size": 64}),
+        ("convnext_atto", "stages", {}),
+    ],
+)
+def test_what_stands_before_the_head_of_timm_s_nets(name, layer, options):
+    net = build_net(f"timm:{name}", 3, 5, options).eval()
+    assert default_layer(net, example(net, (3, 64, 64))) == layer
