@@ -10,15 +10,19 @@ from tasks.engine import Work, stage
 
 @stage("pictures", computes=False)
 def pictures(work: Work, *, data: ArtifactRef, components: ArtifactRef, target: ArtifactRef) -> dict[str, Any]:
-    """Maps of one channel for a few test images that the target gets right or wrong, and energy maps of classes."""
+    """Images as the target gets them; maps of one channel for a few that it gets right or wrong, and energy maps of classes."""
+    from dataclasses import replace
+
     from featcx_core.analysis.components import ComponentTable
+    from featcx_core.analysis.inputs import make_inputs
     from featcx_core.analysis.pictures import make_pictures
     from featcx_core.data.images import Dataset
     from featcx_core.nets.targets import TargetNet
     from featcx_core.nets.weights import read_network
 
-    head = read_network(work.path(target), TargetNet, work.device).head
+    net, images = read_network(work.path(target), TargetNet, work.device), Dataset.load(work.path(data))
     test = ComponentTable.open(work.path(components) / "test")
-    found = make_pictures(Dataset.load(work.path(data)), test, head)
-    found.save(work.folder)
+    found = make_pictures(images, test, net.head)
+    told = work.store.manifest(data)["metrics"].get("understood", [])
+    replace(found, inputs=make_inputs(images, net.config["rescale"], told[1:])).save(work.folder)
     return {"channel": found.channel, "samples": list(found.samples)}

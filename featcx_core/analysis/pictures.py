@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from featcx_core.analysis.components import ComponentTable
+from featcx_core.analysis.inputs import Inputs
 from featcx_core.data.images import Dataset, Rows
 from featcx_core.data.mapped import rows_at_once
 from featcx_core.store.record import Record
 
 SAMPLES = 6  # images shown, one a class
+INPUTS = "inputs"
 CLASSES = 10  # classes whose energy is drawn
 
 
@@ -35,6 +37,7 @@ class Pictures:
         correct: whether the target classifies each right.
         classes: K names.
         rows: test images a class that the energy is taken over.
+        inputs: images of the pool as the net gets them; None where they are not kept.
     """
 
     images: Tensor
@@ -51,10 +54,13 @@ class Pictures:
     correct: tuple[bool, ...]
     classes: tuple[str, ...]
     rows: tuple[int, ...]
+    inputs: Inputs | None = None
 
     def save(self, folder: Path) -> None:
         """Writes them into a folder that exists."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
+        if (inputs := values.pop(INPUTS)) is not None:
+            inputs.save(folder / INPUTS)
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
         Record(
             tensors={"pictures": tensors}, numbers={name: v for name, v in values.items() if name not in tensors}
@@ -66,7 +72,8 @@ class Pictures:
         stored = Record.load(folder)
         lists = {name: tuple(v) if isinstance(v, list) else v for name, v in stored.numbers.items()}
         values: dict[str, Any] = lists | dict(stored.tensors["pictures"])
-        return Pictures(**values)
+        there = (folder / INPUTS).is_dir()
+        return Pictures(**values, inputs=Inputs.load(folder / INPUTS) if there else None)
 
 
 @torch.no_grad()

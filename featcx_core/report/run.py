@@ -15,6 +15,7 @@ import pandas as pd
 from featcx_core.analysis.pictures import Pictures
 from featcx_core.metrics import METRICS
 from featcx_core.report.facets import comparison, images, reliability, shapley, significance, width
+from featcx_core.report.facets.inputs import input_sections
 from featcx_core.report.facets.maps import Limits
 from featcx_core.report.facets.pictures import picture_sections
 from featcx_core.report.facets.shapley import effective_words, overfitted_words
@@ -166,6 +167,7 @@ def run_sections(
         *comparison.SECTIONS,
     ]
     return [
+        *input_sections(pictures.inputs if pictures else None),
         *picture_sections(pictures, limits),
         *significance.SECTIONS[:1],
         *width.SECTIONS,

@@ -69,6 +69,22 @@ def rescaling(preprocess: Preprocess, data: Dataset, own: Statistics | None = No
     return scale.tolist(), shift.tolist()
 
 
+def preprocess_words(preprocess: Preprocess, own: Statistics | None = None) -> str:
+    """What pixels in [0, 1] become on their way to the net, in the words of `rescaling`."""
+    if preprocess == "none":
+        return "as they are"
+    if isinstance(preprocess, Pixels):
+        return f"less {_listed(preprocess.mean)} over {_listed(preprocess.std)}"
+    if preprocess == "auto" and own is not None:
+        return f"less {_listed(own[0])} over {_listed(own[1])}, as the library's weights were trained"
+    whose = "ImageNet's" if preprocess == "imagenet" else "the pool's own"
+    return f"less {whose} mean over {whose.replace(' own', '')} deviation"
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.3g}" for value in values)
+
+
 def against_chance(right: int, n: int, majority: float) -> Chance:
     """Whether `right` of n answers are more than the most frequent class alone would give: a one-sided binomial test."""
     return Chance(right / n, majority, float(binomtest(right, n, min(1.0, majority), alternative="greater").pvalue))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from featcx_core.specs import RunSpec
     from flows.job import Job, S
     from flows.planning.plan import Plan, Planned
 
@@ -69,19 +70,35 @@ def plan(
 
 def announce(console: Console, job: Job[S], spec: S, store: Path) -> None:
     """What was made of the data, and how long it will take, where `featcx plan` has timed this device before."""
-    from featcx_core.data.sources import understood
     from featcx_core.specs import RunSpec
     from flows.planning.plan import estimate
 
     base = getattr(spec, "base", spec)
-    for line in understood(base.dataset) if isinstance(base, RunSpec) else ():
-        console.print(f"Data: {line}", highlight=False, soft_wrap=True)
+    for line in read_as(base) if isinstance(base, RunSpec) else ():
+        console.print(line, highlight=False, soft_wrap=True)
     try:
         seconds = estimate(job, spec, store)
     except Exception:  # a run needs no estimate: what is truly wrong the stages say, in their own words
         return
     if seconds is not None and seconds > 30:
         console.print(f"About {duration(seconds)} by what was timed on this device.", highlight=False)
+
+
+def read_as(spec: RunSpec) -> list[str]:
+    """What was understood of images and net: sources, splits, and what stands between pixels and the net, a line each."""
+    from featcx_core.data.sources import image_shape, split_sizes, understood
+    from featcx_core.nets.named import brings_weights, own_statistics
+    from featcx_core.training.brought import preprocess_words
+
+    target, sizes = spec.target, split_sizes(spec.dataset, spec.target.samples)
+    brought = target.checkpoint is not None or brings_weights(target.net, target.options)
+    own = own_statistics(target.net, target.options, image_shape(spec.dataset)[0]) if brought else None
+    return [
+        *(f"Data: {line}" for line in understood(spec.dataset)),
+        f"Split: trainings draw from a pool of {sizes['pool']:,} images, of which the target sees {sizes['seen']:,}; "
+        f"{sizes['validation']:,} for validation, {sizes['test']:,} for testing",
+        f"Net: {target.net} gets pixels in [0, 1] {preprocess_words(target.preprocess, own)}",
+    ]
 
 
 def stages_table(found: Plan, every: bool = False) -> Table:

@@ -3,69 +3,24 @@
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.io import savemat
 
 from featcx_core.data.archives import ARCHIVES, cub200, dogs, write_crops
 from featcx_core.data.sources import load_dataset
 from featcx_core.errors import InputError
 from featcx_core.specs import DatasetSpec
-
-
-def framed(size, box, mode="RGB"):
-    """A black picture (width, height) with a bright box (left, top, right, bottom)."""
-    pixels = np.zeros((size[1], size[0], 3), np.uint8)
-    pixels[max(0, box[1]) : box[3], max(0, box[0]) : box[2]] = (250, 120, 60)
-    return Image.fromarray(pixels).convert(mode)
+from tests.made_archives import made_birds, made_dogs
 
 
 @pytest.fixture
 def birds(tmp_path):
     """Twelve images of two kinds: grey and RGBA among them, a box that reaches over the edge."""
-    root = tmp_path / "unpacked" / "CUB_200_2011"
-    lists = {name: [] for name in ("images", "bounding_boxes", "train_test_split", "image_class_labels", "classes")}
-    lists["classes"] = ["1 001.Albatross", "2 002.Auklet"]
-    for i in range(1, 13):
-        label = 1 + i % 2
-        name = lists["classes"][label - 1].split()[1]
-        box = (-5, 4, 20, 24) if i == 5 else (8, 4, 28, 20)
-        mode = {1: "L", 2: "RGBA"}.get(i, "RGB")
-        path = root / "images" / name / f"bird_{i:04d}.{'png' if mode == 'RGBA' else 'jpg'}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        framed((40, 30), box, mode).save(path, quality=100) if mode != "RGBA" else framed((40, 30), box, mode).save(
-            path
-        )
-        lists["images"].append(f"{i} {name}/{path.name}")
-        lists["bounding_boxes"].append(f"{i} {box[0]}.0 {box[1]}.0 {box[2] - box[0]}.0 {box[3] - box[1]}.0")
-        lists["train_test_split"].append(f"{i} {int(i <= 8)}")
-        lists["image_class_labels"].append(f"{i} {label}")
-    for name, lines in lists.items():
-        (root / f"{name}.txt").write_text("\n".join(lines) + "\n")
-    return root
+    return made_birds(tmp_path / "unpacked")
 
 
 @pytest.fixture
 def kennel(tmp_path):
     """Eight images of two kinds, one with two dogs."""
-    root, files = tmp_path / "dogs", {"train": [], "test": []}
-    for i in range(8):
-        name = ("n02085620-Chihuahua", "n02085782-Japanese_spaniel")[i % 2]
-        stem = f"{name.split('-')[0]}_{i}"
-        boxes = [(2, 2, 10, 10), (12, 4, 36, 28)] if i == 0 else [(6, 6, 30, 24)]
-        for folder in ("Images", "Annotation"):
-            (root / folder / name).mkdir(parents=True, exist_ok=True)
-        framed((40, 30), boxes[-1]).save(root / "Images" / name / f"{stem}.jpg", quality=100)
-        objects = "".join(
-            f"<object><bndbox><xmin>{a}</xmin><ymin>{b}</ymin><xmax>{c}</xmax><ymax>{d}</ymax></bndbox></object>"
-            for a, b, c, d in boxes
-        )
-        (root / "Annotation" / name / stem).write_text(f"<annotation>{objects}</annotation>")
-        files["train" if i < 4 else "test"].append(f"{name}/{stem}.jpg")
-    (root / "lists").mkdir()
-    for split, names in files.items():
-        cells = np.empty((len(names), 1), dtype=object)
-        cells[:, 0] = [np.array([name]) for name in names]
-        savemat(root / "lists" / f"{split}_list.mat", {"file_list": cells})
-    return root
+    return made_dogs(tmp_path)
 
 
 def bright(path):
