@@ -10,7 +10,7 @@ from tasks.engine import Work, stage
 
 @stage("pictures", computes=False)
 def pictures(work: Work, *, data: ArtifactRef, components: ArtifactRef, target: ArtifactRef) -> dict[str, Any]:
-    """Images as the target gets them; maps of one channel for a few that it gets right or wrong, and energy maps of classes."""
+    """Images as the target gets them, maps of one channel for a few, right and wrong, and energy maps of classes."""
     from dataclasses import replace
 
     from featcx_core.analysis.components import ComponentTable

@@ -169,9 +169,7 @@ def _outermost(found: list[Call], scope: str) -> list[Call]:
     """The calls below a scope that lie within no other called one there: entries of a list that is never called too."""
     names = {call.name for call in found if call.name.startswith(scope)}
     return [
-        call
-        for call in found
-        if call.name in names and not any(call.name.startswith(f"{other}.") for other in names)
+        call for call in found if call.name in names and not any(call.name.startswith(f"{other}.") for other in names)
     ]
 
 

@@ -64,7 +64,9 @@ def test_from_the_archive_to_the_report(
     assert planned.json["hit"] == 0
     run = featcx("run", *settings, json_file=tmp_path / "run.json")
     assert run.code == 0, run.err + run.out
-    assert f"{train:,} training and {images - train:,} test images, 32×32 pixels in colour, {classes} classes" in run.out
+    assert (
+        f"{train:,} training and {images - train:,} test images, 32×32 pixels in colour, {classes} classes" in run.out
+    )
     assert Path(run.json["report"]).is_file()
     assert [row["order"] for row in run.json["orders"]] == [4, 7]
     assert all(row["reliability"] is not None for row in run.json["orders"])
