@@ -1,4 +1,4 @@
-"""The official layouts of CUB-200-2011 and Stanford Dogs, made small: black pictures, each with a bright box that is listed."""
+"""The official layouts of CUB-200-2011 and Stanford Dogs, made small: black pictures, each with a bright box."""
 
 from collections.abc import Sequence
 from pathlib import Path

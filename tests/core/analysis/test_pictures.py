@@ -155,6 +155,17 @@ def test_parts_of_a_parquet_table_give_what_a_table_in_memory_does(tmp_path):
     torch.testing.assert_close(stored.energy, direct.energy)
 
 
+def test_float_images_are_shown_in_their_own_range():
+    data, table, _ = made()
+    bytes_ = make_pictures(data, table, Says())
+    data.test_images = data.test_images.float() / 51 - 2
+    data.test_images[5, 0, 0, 0], data.test_images[6, 0, 0, 0] = -2, 3  # of the images shown the darkest and the brightest
+    found = make_pictures(data, table, Says())
+    assert found.images.dtype == found.means.dtype == torch.uint8
+    assert (found.images.int() - bytes_.images.int()).abs().float().mean() < 3
+    assert (found.means.int() - bytes_.means.int()).abs().float().mean() < 3
+
+
 def test_saved_and_loaded_they_are_the_same(tmp_path):
     found = pictures()
     found.save(tmp_path)
