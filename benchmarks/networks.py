@@ -1,10 +1,11 @@
 """Which networks split, and how: every classification model of torchvision and forty of timm, one a family.
 
     python -m benchmarks.networks [torchvision|timm] [NAME …]
+    python -m benchmarks.networks tables
 
 Each is built with fresh weights and ten classes at its own image size, cut at its default layer, and checked as every
 target is: halves against the whole. Rows are appended to docs/results/networks.csv as they come (a name that stands there is
-left out), and the tables of docs/results/networks.md are written from it. A process a model: the largest take 12 GB.
+left out); `tables` prints them for docs/results/networks.md. A process a model: the largest take 12 GB.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import csv
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -65,9 +67,11 @@ def one(library: str, name: str) -> dict[str, object]:
 
 
 def main(arguments: list[str]) -> None:
-    """A process a model, and the tables anew after each."""
+    """A process a model that has no row yet."""
     from torchvision import models
 
+    if arguments == ["tables"]:
+        return print("\n".join(tables()))
     if len(arguments) == 3 and arguments[0] == "one":
         return write(one(arguments[1], arguments[2]))
     names = {"torchvision": models.list_models(module=models), "timm": [*TIMM]}
@@ -82,6 +86,22 @@ def main(arguments: list[str]) -> None:
                     write({"library": library, "name": name, "reason": f"the process ended with {code}"})
                 print(library, name, flush=True)
     return None
+
+
+def tables() -> list[str]:
+    """Lines of Markdown: a table a library, and before it how many were cut, and how."""
+    found, lines = rows(), list[str]()
+    for library in dict.fromkeys(row["library"] for row in found):
+        own = [row for row in found if row["library"] == library]
+        cut_by = Counter(row["way"] for row in own if row["way"])
+        ways = ", ".join(f"{cut_by[way]} by {way}" for way in ("graph", "export", "hook"))
+        lines += [f"**{library}: {cut_by.total()} of {len(own)}** ({ways})", ""]
+        lines += ["| model | layer | layout | (C, H, W) | cut by | error |", "| --- " * 6 + "|"]
+        for row in sorted(own, key=lambda row: row["name"]):
+            cells = [row[name] or "–" for name in ("name", "layer", "layout", "shape", "way", "error")]
+            lines.append("| " + " | ".join([*cells[:-1], row["reason"] or cells[-1]]) + " |")
+        lines.append("")
+    return lines
 
 
 def rows() -> list[dict[str, str]]:
