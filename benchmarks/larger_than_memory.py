@@ -1,9 +1,11 @@
 """50,000 images of 224×224, 7.5 GB of pixels: decoding, training and extraction, and the most memory that they take.
 
-`python -m benchmarks.larger_than_memory WORK [--images 50000] [--keep]` makes noise photographs in WORK (JPEG, ten classes),
-runs the default preset on them with tiny budgets in a process of its own, and reads that process's and its children's memory
-every 50 ms from /proc: anonymous memory, and pages of files (libraries and mapped images, which the system takes back when it
-needs room). The time of each stage is that of its manifest.
+    python -m benchmarks.larger_than_memory WORK [--images 50000] [--distinct 50000] [--keep]
+
+Makes noise photographs in WORK (JPEG, ten classes; beyond the distinct ones their files come again), runs the default preset
+on them with tiny budgets in a process of its own, and reads that process's and its children's memory every 50 ms from /proc:
+anonymous memory, and pages of files (libraries and mapped images, which the system takes back when it needs room). The time of
+each stage is that of its manifest.
 """
 
 from __future__ import annotations
@@ -42,24 +44,30 @@ class Memory(NamedTuple):
     whole: int
 
 
+def place(root: Path, number: int) -> Path:
+    """Where an image lies: its class by its last digit, every tenth of a class for testing."""
+    split = "test" if number // CLASSES % 10 == 9 else "train"
+    return root / split / f"class{number % CLASSES}" / f"{number:06d}.jpg"
+
+
 def make_image(root: Path, number: int) -> None:
     """Smooth noise in the colours of its class, as JPEG."""
     from PIL import Image
 
-    rng, label = np.random.default_rng(number), number % CLASSES
-    coarse = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8) // 2 + np.uint8(12 * label)
-    split = "test" if number // CLASSES % 10 == 9 else "train"
-    path = root / split / f"class{label}" / f"{number:06d}.jpg"
+    rng, path = np.random.default_rng(number), place(root, number)
+    coarse = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8) // 2 + np.uint8(12 * (number % CLASSES))
     Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(path, quality=90)
 
 
-def make_folder(root: Path, count: int) -> None:
-    """`count` images, a tenth of them for testing, on all cores."""
+def make_folder(root: Path, count: int, distinct: int) -> None:
+    """`count` images, a tenth of them for testing, on all cores; after the first `distinct` their files come again."""
     for split in ("train", "test"):
         for label in range(CLASSES):
             (root / split / f"class{label}").mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor() as pool:
-        list(pool.map(partial(make_image, root), range(count), chunksize=500))
+        list(pool.map(partial(make_image, root), range(min(count, distinct)), chunksize=100))
+    for number in range(distinct, count):
+        place(root, number).hardlink_to(place(root, number % distinct))
 
 
 def resident(process: int) -> tuple[int, int]:
@@ -112,13 +120,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", type=Path)
     parser.add_argument("--images", type=int, default=50_000)
+    parser.add_argument(
+        "--distinct", type=int, default=50_000, help="a multiple of 100; further images are links to these"
+    )
     parser.add_argument("--keep", action="store_true", help="leave what was made")
     parser.add_argument("--set", action="append", default=[], help="further settings")
     options = parser.parse_args()
     photographs, store = options.work / "photographs", options.work / "store"
     began = time.monotonic()
     if not photographs.exists():
-        make_folder(photographs, options.images)
+        make_folder(photographs, options.images, options.distinct)
         print(f"made {options.images:,} images in {time.monotonic() - began:.0f} s", flush=True)
     run = "import sys; from featcx_core.entry import main; sys.argv[0] = 'featcx'; main()"
     sets = [f"dataset.source=folder:{photographs}", *SETTINGS, *options.set]

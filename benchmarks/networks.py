@@ -11,7 +11,7 @@ left out); `tables` prints them for docs/results/networks.md. A process a model:
 from __future__ import annotations
 
 import csv
-import subprocess
+import multiprocessing
 import sys
 import time
 from collections import Counter
@@ -67,13 +67,16 @@ def one(library: str, name: str) -> dict[str, object]:
 
 
 def main(arguments: list[str]) -> None:
-    """A process a model that has no row yet."""
+    """A process a model that has no row yet, each with all libraries imported already."""
+    import torch
     from torchvision import models
 
+    import featcx_core.nets.split  # noqa: F401
+
+    torch.set_num_threads(1)  # a process with threads cannot be forked safely
+    forked = multiprocessing.get_context("fork")
     if arguments == ["tables"]:
         return print("\n".join(tables()))
-    if len(arguments) == 3 and arguments[0] == "one":
-        return write(one(arguments[1], arguments[2]))
     names = {"torchvision": models.list_models(module=models), "timm": [*TIMM]}
     done = {(row["library"], row["name"]) for row in rows()}
     for library, own in names.items():
@@ -81,11 +84,18 @@ def main(arguments: list[str]) -> None:
             continue
         for name in arguments[1:] or own:
             if (library, name) not in done:
-                code = subprocess.run([sys.executable, "-m", "benchmarks.networks", "one", library, name]).returncode
-                if code:
+                process = forked.Process(target=add, args=(library, name))
+                process.start()
+                process.join()
+                if code := process.exitcode:
                     write({"library": library, "name": name, "reason": f"the process ended with {code}"})
                 print(library, name, flush=True)
     return None
+
+
+def add(library: str, name: str) -> None:
+    """Appends a model's row."""
+    write(one(library, name))
 
 
 def tables() -> list[str]:
