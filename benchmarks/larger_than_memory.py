@@ -4,8 +4,8 @@
 
 Makes noise photographs in WORK (JPEG, ten classes; beyond the distinct ones their files come again), runs the default preset
 on them with tiny budgets in a process of its own, and reads that process's and its children's memory every 50 ms from /proc:
-anonymous memory, and pages of files (libraries and mapped images, which the system takes back when it needs room). The time of
-each stage is that of its manifest.
+anonymous memory, and pages of files (libraries and mapped images, which the system takes back when it needs room). The time
+of each stage is that of its manifest.
 """
 
 from __future__ import annotations
