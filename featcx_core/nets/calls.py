@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -153,9 +154,12 @@ def _before_head(found: list[Call], scope: str, joined: bool) -> Call | None:
 
 
 def _last_part(found: list[Call], row: list[Call], joined: bool) -> Call | None:
-    """The last of a row of calls with places; one that gives several tensors is looked into."""
-    for call in reversed(row):
-        if "pool" in type(call.module).__name__.lower():
+    """The last of a row of calls with places, before what pools over all of them; one that gives several tensors is looked
+    into.
+    """
+    pools = [i for i, call in enumerate(row) if _pools(call) and call.shape and math.prod(call.shape[1:]) == 1]
+    for call in reversed(row[: pools[-1]] if pools and not joined else row):
+        if _pools(call):
             continue
         if call.shape and (joined or _placed(call.shape)):
             return call
@@ -202,7 +206,7 @@ def _parts(found: list[Call], scope: str) -> list[Call]:
     rows = [call for call in own if any(True for _ in call.module.children())]
     if rows:
         return rows
-    plain = [call for call in own if "pool" not in type(call.module).__name__.lower()]
+    plain = [call for call in own if not _pools(call)]
     following = [*plain[1:], None]
     return [c for c, after in zip(plain, following, strict=True) if after is None or c.shape[1:] != after.shape[1:]]
 
@@ -216,6 +220,10 @@ def _features(model: nn.Module, images: Tensor) -> Any:
 def _placed(shape: tuple[int, ...]) -> bool:
     """Whether an output of this shape has places: a map, of whatever size, or more than one token."""
     return len(shape) > 2 or (len(shape) == 2 and min(shape) > 1)
+
+
+def _pools(call: Call) -> bool:
+    return "pool" in type(call.module).__name__.lower()
 
 
 def _weighs(module: nn.Module) -> bool:

@@ -192,6 +192,18 @@ class HeadInParts(nn.Module):
         return self.head["fc"](self.head["pool"](x).flatten(1))
 
 
+class DropAfterPooling(HeadInParts):
+    """What is pooled goes on as maps of one place, through a dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop = nn.Dropout(0.1)
+
+    def forward(self, x):
+        x = self.blocks[1](self.blocks[0](self.stem(x)))
+        return self.head["fc"](self.drop(self.head["pool"](x)).flatten(1))
+
+
 class Pair(nn.Module):
     """Patches and a class token go through the layer together and leave it apart."""
 
@@ -257,6 +269,7 @@ class HeadTwice(Tokens):
     ("make", "layer", "shape", "layout"),
     [
         (HeadInParts, "blocks.1", (6, 3, 3), "chw"),
+        (DropAfterPooling, "blocks.1", (6, 3, 3), "chw"),
         (Tokens, "norm", (12, 17, 1), "td"),
         (TokenAlone, "blocks.layers", (12, 17, 1), "td"),
         (Scales, "join", (12, 1, 1), "td"),
