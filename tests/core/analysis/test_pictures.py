@@ -159,7 +159,7 @@ def test_float_images_are_shown_in_their_own_range():
     data, table, _ = made()
     bytes_ = make_pictures(data, table, Says())
     data.test_images = data.test_images.float() / 51 - 2
-    data.test_images[5, 0, 0, 0], data.test_images[6, 0, 0, 0] = -2, 3  # of the images shown the darkest and the brightest
+    data.test_images[5:7, 0, 0, 0] = torch.tensor([-2.0, 3.0])  # of the images shown the darkest and the brightest
     found = make_pictures(data, table, Says())
     assert found.images.dtype == found.means.dtype == torch.uint8
     assert (found.images.int() - bytes_.images.int()).abs().float().mean() < 3

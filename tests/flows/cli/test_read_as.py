@@ -22,7 +22,10 @@ def test_images_splits_and_preprocess_are_told() -> None:
     [
         (["target.preprocess=none"], "as they are"),
         (["target.preprocess={mean=[0.5], std=[0.25]}"], "less 0.5 over 0.25"),
-        (["target.net=torchvision:resnet18", "target.options={weights='DEFAULT'}"], "less 0.449 over 0.226, as the library"),
+        (
+            ["target.net=torchvision:resnet18", "target.options={weights='DEFAULT'}"],
+            "less 0.449 over 0.226, as the library",
+        ),
         (["target.net=torchvision:resnet18"], "less the pool's own mean"),
     ],
 )
