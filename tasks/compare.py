@@ -23,9 +23,9 @@ Refs = dict[str, ArtifactRef | None]
 def comparison(work: Work, *, networks: dict[str, Refs], settings: AnalysisSpec) -> dict[str, Any]:
     """Every other network against the first, order by order, with paired intervals; what the paper claims of variants."""
     from featcx_core.analysis.comparison import compare_networks
-    from featcx_core.analysis.variant_claims import judge_variants
     from featcx_core.report.facets.comparison import draw_comparison
     from featcx_core.report.figure_files import save
+    from featcx_core.studies.variant_claims import judge_variants
 
     (_, original), *others = networks.items()
     ours, theirs = _measured(work, original), {name: _measured(work, refs) for name, refs in others}
@@ -46,7 +46,7 @@ def _accuracies(work: Work, original: Refs, others: dict[str, Refs], settings: A
     import pandas as pd
 
     from featcx_core.analysis.substitution import Gain, paired_gain
-    from featcx_core.analysis.variant_claims import CLAIMS
+    from featcx_core.studies.variant_claims import CLAIMS
 
     def correct(refs: Refs) -> Tensor:
         ref = refs["substitution"]

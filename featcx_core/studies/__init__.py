@@ -1,1 +1,1 @@
-"""What many targets say together: prediction, the paper's claims, their measures."""
+"""What many targets say together: prediction, the paper's claims, their measures; the judge of all verdicts."""

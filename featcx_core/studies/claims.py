@@ -1,7 +1,7 @@
 """Claims 1–4 of the paper against a sweep: a measure for each seed, its mean with an interval over seeds, a verdict.
 
 The paper (Ren et al. 2021, arXiv:2006.15920; METHOD §8) states its claims on curves of one net each. Here a claim has regions
-of a measure in which it holds and fails, and the interval over seeds is judged by them (`analysis.judging`). What 'rises',
+of a measure in which it holds and fails, and the interval over seeds is judged by them (`studies.judging`). What 'rises',
 'falls', 'little' and 'about' mean in numbers is not in the paper; the margins below are ours.
 """
 
@@ -16,8 +16,8 @@ from typing import NamedTuple
 import pandas as pd
 from scipy.stats import t as student
 
-from featcx_core.analysis.judging import OPEN, UNMEASURED, Regions, above, below, judge, within
 from featcx_core.studies import measures
+from featcx_core.studies.judging import OPEN, UNMEASURED, Regions, above, below, judge, within
 
 FEW = 3  # seeds; two can agree to the last digit by chance, and then bound nothing
 LITTLE = 0.1  # of the weight of all orders, moved beyond what another seed moves

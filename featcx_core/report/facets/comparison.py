@@ -7,11 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from featcx_core.analysis.comparison import COMPARED, changes
-from featcx_core.analysis.judging import together
-from featcx_core.analysis.variant_claims import CLAIMS
 from featcx_core.report.canvas import LIGHT, SMALL, TEXT, Theme, finish, foot_line, level, order_axis, panels, points
 from featcx_core.report.section import ORDER, Section, size
 from featcx_core.report.tables import Column
+from featcx_core.studies.judging import together
+from featcx_core.studies.variant_claims import CLAIMS
 from featcx_core.wording import (
     Frames,
     Row,

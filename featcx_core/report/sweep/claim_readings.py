@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from featcx_core.analysis.judging import together
 from featcx_core.studies.claims import ALL
+from featcx_core.studies.judging import together
 from featcx_core.wording import (
     Frames,
     Row,

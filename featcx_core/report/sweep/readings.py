@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from featcx_core.analysis.judging import AGREES, DISAGREES, OPEN, UNMEASURED
 from featcx_core.report.sweep.claim_readings import overall, value_of
+from featcx_core.studies.judging import AGREES, DISAGREES, OPEN, UNMEASURED
 from featcx_core.wording import (
     CIRCLE,
     Frames,

@@ -11,9 +11,9 @@ from scipy.stats import binom
 
 from featcx_core.analysis.comparison import COMPARED, Measured, changes, compare_networks, holm
 from featcx_core.analysis.substitution import paired_gain
-from featcx_core.analysis.variant_claims import judge_variants
 from featcx_core.errors import InputError
 from featcx_core.report.facets.comparison import read_comparison
+from featcx_core.studies.variant_claims import judge_variants
 
 
 def network(

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from scipy.stats import linregress, ttest_1samp
 
-from featcx_core.analysis.judging import AGREES, DISAGREES, OPEN, UNMEASURED, above
 from featcx_core.errors import InputError
 from featcx_core.report.sweep import (
     claim_figures as figures_claims,
@@ -35,6 +34,7 @@ from featcx_core.studies.claims import (
     verdict,
 )
 from featcx_core.studies.frames import checked, frames_of, natural
+from featcx_core.studies.judging import AGREES, DISAGREES, OPEN, UNMEASURED, above
 from featcx_core.studies.prediction import predict_performance
 from tests.made_sweeps import ORDERS, SEEDS, SIZES, made
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from featcx_core.analysis.judging import AGREES, DISAGREES, OPEN, UNMEASURED
 from featcx_core.studies.claims import KEPT, RELIABLY, STATEMENTS, estimate, verdict
 from featcx_core.studies.frames import checked
+from featcx_core.studies.judging import AGREES, DISAGREES, OPEN, UNMEASURED
 from tests.made_sweeps import made
 
 TRIALS = 200

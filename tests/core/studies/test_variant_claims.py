@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from featcx_core.analysis.comparison import Measured
-from featcx_core.analysis.judging import AGREES, DISAGREES, OPEN, UNMEASURED, together
-from featcx_core.analysis.variant_claims import CLAIMS, judge_variants
+from featcx_core.studies.judging import AGREES, DISAGREES, OPEN, UNMEASURED, together
+from featcx_core.studies.variant_claims import CLAIMS, judge_variants
 
 RHO = np.array([0.5, 0.3, 0.1, 0.02])
 BASE = {

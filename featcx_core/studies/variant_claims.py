@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 
 from featcx_core.analysis.comparison import Measured
-from featcx_core.analysis.judging import UNMEASURED, Regions, above, apart, judge, within
 from featcx_core.analysis.spread import errors
+from featcx_core.studies.judging import UNMEASURED, Regions, above, apart, judge, within
 from featcx_core.wording import UNRESOLVED
 
 Array = np.ndarray

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
-from featcx_core.analysis.judging import (
+from featcx_core.studies.judging import (
     AGREES,
     DISAGREES,
     OPEN,
