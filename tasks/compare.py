@@ -59,8 +59,11 @@ def _accuracies(work: Work, original: Refs, others: dict[str, Refs], settings: A
         for name, refs in others.items()
         if name in CLAIMS
     }
-    rows = [{"variant": name} | gain for name, gain in gains.items()]
-    return pd.DataFrame(rows, columns=["variant", *Gain._fields])
+    frame = pd.DataFrame(list(gains.values()), columns=list(Gain._fields)).rename(
+        columns={"low": "gain_low", "high": "gain_high"}
+    )
+    frame.insert(0, "variant", list(gains))
+    return frame
 
 
 def _measured(work: Work, refs: Refs) -> Measured:

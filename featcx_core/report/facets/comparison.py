@@ -96,10 +96,14 @@ def _name(variant: str) -> str:
 
 def _accuracies(frames: Frames) -> list[str]:
     told = [
-        f"{row['variant']} {with_interval(row, 'gain', lambda v: f'{100 * v:+.1f}')} points (p = {row['p']:.2g})"
+        f"{row['variant']} {with_interval(row, 'gain', _points)} points (p = {row['p']:.2g})"
         for row in _rows(frames, "variant_accuracy")
     ]
     return [f"Test accuracy against the original, image by image (McNemar): {words(told)}."] if told else []
+
+
+def _points(fraction: float) -> str:
+    return f"{100 * fraction:+.1f}".replace("-", "−")
 
 
 def _claims(frames: Frames) -> list[str]:
