@@ -14,6 +14,7 @@ from featcx_core.errors import InputError
 from featcx_core.metrics import METRICS
 from featcx_core.wording import UNRESOLVED, unresolved
 
+ALIKE = "No metric differs"  # how the sentence on a variant begins in which nothing is told apart
 COMPARED = {metric.name: metric for metric in METRICS if metric.noun}
 
 
@@ -136,7 +137,7 @@ def changes(frame: pd.DataFrame, variant: str, level: float = 0.05) -> list[str]
             sentences.append(f"{COMPARED[metric].noun} is {' and '.join(words)}.")
     if not sentences:
         some = "resolved order" if unresolved(own).any() else "order"
-        sentences = [f"No metric differs at any {some} by more than images and seeds of the disentanglers explain."]
+        sentences = [f"{ALIKE} at any {some} by more than images and seeds of the disentanglers explain."]
     return sentences
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from featcx_core.analysis.comparison import COMPARED, changes
+from featcx_core.analysis.comparison import ALIKE, COMPARED, changes
 from featcx_core.report.canvas import LIGHT, SMALL, TEXT, Theme, finish, foot_line, level, order_axis, panels, points
 from featcx_core.report.section import ORDER, Section, size
 from featcx_core.report.tables import Column
@@ -81,7 +81,7 @@ def read_comparison(frames: Frames) -> str:
     """What each variant changed, by the adjusted p-values, and claim 5 of the paper: a line a finding."""
     frame = frames["comparison"]
     found = {name: changes(frame, name) for name in frame["variant"].unique()}
-    alike = [name for name, sentences in found.items() if sentences[0].startswith("No metric")]
+    alike = [name for name, sentences in found.items() if sentences[0].startswith(ALIKE)]
     lines = [f"{_name(name)}: {' '.join(said)}" for name, said in found.items() if name not in alike]
     if alike:
         lines.append(f"Not told apart from the original at any resolved order: {words(alike)}.")
