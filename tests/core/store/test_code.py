@@ -321,14 +321,16 @@ def edited(file, takers):
     module = ast.parse(file.read_text())
     for node in module.body:
         names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-        for name in takers.keys() & ({node.name} if hasattr(node, "name") else names):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                node.body.append(ast.parse("'changed'[0]").body[0])
-            elif isinstance(node, ast.Assign):
-                node.value = ast.List([node.value], ast.Load())
-            else:
-                continue
-            return takers[name], ast.unparse(ast.fix_missing_locations(module))
+        taken = takers.keys() & ({node.name} if hasattr(node, "name") else names)
+        if not taken:
+            continue
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            node.body.append(ast.parse("'changed'[0]").body[0])
+        elif isinstance(node, ast.Assign):
+            node.value = ast.List([node.value], ast.Load())
+        else:
+            continue
+        return set().union(*(takers[name] for name in taken)), ast.unparse(ast.fix_missing_locations(module))
     raise AssertionError(f"{file} has nothing to change")
 
 
