@@ -18,7 +18,9 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,17 +88,18 @@ def resident(process: int) -> tuple[int, int]:
     return found[0], found[1]
 
 
-def watched(command: list[str]) -> tuple[Memory, float]:
-    """Runs a command; the most memory of each kind at any time, and seconds."""
-    began, most = time.monotonic(), Memory(0, 0, 0)
+def watched(command: list[str]) -> tuple[dict[datetime, int], Memory, float]:
+    """Runs a command; anonymous bytes by time, the most memory of each kind at any time, and seconds."""
+    began, most, timeline = time.monotonic(), Memory(0, 0, 0), dict[datetime, int]()
     with subprocess.Popen(command) as process:
         while process.poll() is None:
             anonymous, files = resident(process.pid)
             most = Memory(*map(max, most, (anonymous, files, anonymous + files)))
+            timeline[datetime.now(UTC)] = anonymous
             time.sleep(0.05)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    return most, time.monotonic() - began
+    return timeline, most, time.monotonic() - began
 
 
 def reading(data: Path, batches: int = 200) -> float:
@@ -134,12 +137,17 @@ def main() -> None:
     run = "import sys; from featcx_core.entry import main; sys.argv[0] = 'featcx'; main()"
     sets = [f"dataset.source=folder:{photographs}", *SETTINGS, *options.set]
     command = [sys.executable, "-c", run, "run", "mnist", "--store", str(store), "--device", "cpu"]
-    most, seconds = watched([*command, *(part for value in sets for part in ("--set", value))])
+    timeline, most, seconds = watched([*command, *(part for value in sets for part in ("--set", value))])
     gib = {name: f"{value / 2**30:.2f} GiB" for name, value in most._asdict().items()}
     print(json.dumps({"cores": os.cpu_count(), "seconds": round(seconds), "peak": gib}))
-    for path in sorted(store.glob("*/*/manifest.json")):
-        manifest = json.loads(path.read_text())
-        print(f"{manifest['seconds']:8.1f} s  {manifest['label']}  {manifest['metrics'].get('rows', '')}")
+    print("   seconds  GiB at most meanwhile")
+    for manifest in sorted(
+        (json.loads(path.read_text()) for path in store.glob("*/*/manifest.json")), key=itemgetter("started")
+    ):
+        at = datetime.fromisoformat(manifest["started"])
+        until = at + timedelta(seconds=manifest["seconds"] + 1)
+        meanwhile = max((held for moment, held in timeline.items() if at <= moment <= until), default=0) / 2**30
+        print(f"{manifest['seconds']:8.1f} s  {meanwhile:5.2f}  {manifest['label']}")
     print(f"{reading(next((store / 'data').iterdir())):.0f} images/s read in random batches of 128, one thread")
     if not options.keep:
         shutil.rmtree(options.work)

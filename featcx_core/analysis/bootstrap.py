@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from featcx_core.analysis.components import ComponentTable
 from featcx_core.seeds import derive_seed
 
 COMBINED_BYTES = 16 << 20  # of linear functions of samples at a time
+HELD_BYTES = {"cpu": 1 << 29, "cuda": 1 << 32}  # of the draws' means
+PASSED = 64  # samples at a time, where they wait in a file
 
 
 def bootstrap_weights(n: int, draws: int, seed: int) -> Tensor:
@@ -82,7 +85,8 @@ def covariance(
         grams.append((x @ x.mT).double())
         maps = x.shape[1]
     second = torch.einsum("bn,nij->bij", means.shares(), torch.cat(grams) if grams else torch.empty(0, 1, 1))
-    first = torch.stack([m.double() @ m.double().T for m in means.found().unflatten(1, (maps, -1))])
+    drawn = (m.double() for few in means.found() for m in few.unflatten(1, (maps, -1)))
+    first = torch.stack([m @ m.T for m in drawn])
     result = (second - first).cpu()
     return Covariance(result[0], result[1:])
 
@@ -120,25 +124,37 @@ def variances(
         return torch.cat([combine(part).square().sum(2).double() for part in samples.split(few)])
 
     norms = [squares(means.add(batch)) for batch in batches]
-    result = (means.shares() @ torch.cat(norms) - squares(means.found())).cpu()
+    result = (means.shares() @ torch.cat(norms) - torch.cat([squares(few) for few in means.found()])).cpu()
     return Variances(result[0], result[1:])
 
 
 class _Means:
-    """The mean of all samples and of those of each draw, shifted by the first batch's mean: (1 + B, D)."""
+    """The mean of all samples and of those of each draw, shifted by the first batch's mean: (1 + B, D).
+
+    They are added up while samples come. Where they would take more than HELD_BYTES (a draw of ten nets' maps of 1,024
+    channels is 2 MB), the shifted samples wait in a file instead, and are gone through once for every few draws.
+    """
 
     def __init__(self, n: int, draws: int, seed: int, device: torch.device | str) -> None:
         weights = bootstrap_weights(n, draws, seed) if draws else torch.empty(0, n)
         self.weights, self.n, self.seen = torch.cat([torch.ones(1, n), weights]).to(device), n, 0
-        self.sums = self.shift = torch.empty(0)
+        self.few, self.sums, self.shift = len(self.weights), torch.empty(0), torch.empty(0)
+        self.waiting: IO[bytes] | None = None
 
     def add(self, batch: Tensor) -> Tensor:
         """Takes the next samples (b, …) in; gives them shifted (b, D)."""
         x = batch.to(self.weights.device).flatten(1)
         if not self.seen:
-            self.shift, self.sums = x.mean(0), x.new_zeros(len(self.weights), x.shape[1])
+            self.shift, self.few = x.mean(0), max(1, HELD_BYTES[x.device.type] // (4 * x.shape[1]))
+            if self.few < len(self.weights):
+                self.waiting = tempfile.NamedTemporaryFile(prefix="samples-")  # noqa: SIM115 — open until `found`
+            else:
+                self.sums = x.new_zeros(len(self.weights), x.shape[1])
         x = x - self.shift
-        self.sums.addmm_(self.weights[:, self.seen : self.seen + len(x)], x)
+        if self.waiting is None:
+            self.sums.addmm_(self.weights[:, self.seen : self.seen + len(x)], x)
+        else:
+            self.waiting.write(x.contiguous().cpu().numpy().data)
         self.seen += len(x)
         return x
 
@@ -148,6 +164,17 @@ class _Means:
             raise ValueError(f"{self.seen} samples came where {self.n} were announced")
         return self.weights.double() / self.n
 
-    def found(self) -> Tensor:
-        """The means, once; the sums become them."""
-        return self.sums.div_(self.n)
+    def found(self) -> Iterator[Tensor]:
+        """The means of a few draws (few, D) after the other, once; the sums become them."""
+        if self.waiting is None:
+            yield self.sums.div_(self.n)
+            return
+        with self.waiting as file:
+            file.flush()
+            width = len(self.shift)
+            samples = torch.from_file(file.name, size=self.n * width).view(self.n, width)
+            for weights in self.weights.split(self.few):
+                sums = self.shift.new_zeros(len(weights), width)
+                for own, part in zip(weights.split(PASSED, 1), samples.split(PASSED), strict=True):
+                    sums.addmm_(own, part.to(sums.device))
+                yield sums.div_(self.n)

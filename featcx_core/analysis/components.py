@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from featcx_core.seeds import generator
 
 Forward = Callable[[Tensor], Tensor]
 ROW_GROUP_BYTES = 16 << 20
+BATCH_BYTES = 64 << 20
 PAGE_BYTES = 1 << 30  # more than a row group: each column of a group is one page, which can be mapped
 PLAIN: Any = {"compression": "none", "use_dictionary": False, "write_statistics": False}
 ROUNDING = {"float32": 2.0**-20, "float16": 2.0**-9}
@@ -28,6 +30,11 @@ ROUNDING = {"float32": 2.0**-20, "float16": 2.0**-9}
 def whole_rows(limit: int, row_bytes: int) -> int:
     """Rows within so many bytes, a power of 2, so that batches fit row groups."""
     return 1 << max(1, limit // max(1, row_bytes)).bit_length() - 1
+
+
+def rows_at_once(maps: int, shape: tuple[int, ...], most: int = 128) -> int:
+    """Images whose so many maps of a shape are held at once: 128, or what 64 MiB of float32 hold."""
+    return min(most, whole_rows(BATCH_BYTES, 4 * maps * math.prod(shape)))
 
 
 def column_name(order: int) -> str:

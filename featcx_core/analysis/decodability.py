@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from featcx_core.analysis.bootstrap import interval, variances
-from featcx_core.analysis.components import ComponentTable
+from featcx_core.analysis.components import ComponentTable, rows_at_once
 from featcx_core.analysis.spread import errors
 from featcx_core.errors import InputError
 from featcx_core.specs import RIDGES
@@ -33,33 +33,40 @@ class Decodability(NamedTuple):
     draws: dict[str, Tensor]
 
 
-def ridge_map(inputs: Tensor, cross: Tensor, targets: Tensor, ridges: Sequence[float]) -> tuple[Tensor, float]:
-    """The linear map of least squared error, its ridge chosen by cross-validation, all from second moments.
+def ridge_maps(
+    inputs: Tensor, quantities: Sequence[tuple[Tensor, Tensor]], ridges: Sequence[float]
+) -> list[tuple[Tensor, float]]:
+    """Of each quantity the linear map of least squared error, its ridge chosen by cross-validation, from second moments.
+
+    In the eigenvectors V of what a fold leaves out, w = d ∘ b with b = Vᵀ Σ e cᵀ and d = 1/(λ + ridge), so that the error
+    on the fold, ‖c‖² − 2⟨w, r⟩ + ⟨w, G w⟩, is a quadratic form in d: all ridges together take little more than one.
 
     Args:
         inputs: float64 (folds, E, E), Σ e eᵀ of each fold.
-        cross: float64 (folds, E, C), Σ e cᵀ.
-        targets: float64 (folds,), Σ ‖c‖².
+        quantities: of each float64 (folds, E, C), Σ e cᵀ, and (folds,), Σ ‖c‖².
         ridges: candidates, relative to the mean of the inputs' variances.
 
     Returns:
-        W (C, E) with ĉ = W e, fitted on all folds, and the chosen ridge.
+        Of each quantity W (C, E) with ĉ = W e, fitted on all folds, and the chosen ridge.
     """
-    whole, whole_cross = inputs.sum(0), cross.sum(0)
-    scale, identity = torch.diagonal(whole).mean(), torch.eye(len(whole)).to(whole)
-
-    def solve(gram: Tensor, right: Tensor, ridge: float) -> Tensor:
-        return torch.linalg.solve(gram + ridge * scale * identity, right)
-
-    def held_out(ridge: float) -> float:
-        error = 0.0
-        for gram, right, norm in zip(inputs, cross, targets, strict=True):
-            w = solve(whole - gram, whole_cross - right, ridge)
-            error += float(norm - 2 * (w * right).sum() + (w * (gram @ w)).sum())
-        return error
-
-    best = min(ridges, key=held_out)
-    return solve(whole, whole_cross, best).T, best
+    whole = inputs.sum(0)
+    scale = torch.diagonal(whole).mean()
+    offsets = scale * torch.tensor(tuple(ridges)).to(whole)
+    totals = [cross.sum(0) for cross, _ in quantities]
+    held_out = whole.new_zeros(len(quantities), len(offsets))
+    for fold, gram in enumerate(inputs):
+        values, vectors = torch.linalg.eigh(whole - gram)
+        shrunk = 1 / (values.clamp(min=0) + offsets[:, None])
+        turned = vectors.T @ gram @ vectors
+        for error, total, (cross, norms) in zip(held_out, totals, quantities, strict=True):
+            right = vectors.T @ cross[fold]
+            b = vectors.T @ total - right
+            error += norms[fold] - 2 * shrunk @ (b * right).sum(1) + (shrunk @ (turned * (b @ b.T)) * shrunk).sum(1)
+    best, identity = held_out.argmin(1), torch.eye(len(whole)).to(whole)
+    return [
+        (torch.linalg.solve(whole + offsets[i] * identity, total).T, ridges[i])
+        for i, total in zip(best.tolist(), totals, strict=True)
+    ]
 
 
 @torch.no_grad()
@@ -101,7 +108,7 @@ def measure_decodability(
     def stream(
         table: ComponentTable, split: str
     ) -> Iterator[list[Tensor]]:  # maps (b, C, H·W): each part's, each net's
-        for batch in table.batches([*table.tensor_columns, "sample"], 125):
+        for batch in table.batches([*table.tensor_columns, "sample"], rows_at_once(players + 1 + len(nets), shape)):
             x = images(split, batch["sample"])
             features = [net(x).float() for net in nets]
             if features[0].shape[-2:] != shape[-2:]:
@@ -112,7 +119,7 @@ def measure_decodability(
             yield [maps.flatten(2) for maps in (*parts, *features)]
 
     moments = _fold_moments(stream(fitted_on, "pool"), players + 1)
-    fitted = [[ridge_map(*of_one, ridges) for of_one in of_net] for of_net in moments]
+    fitted = [ridge_maps(*of_net, ridges) for of_net in moments]
     weights = [torch.cat([w for w, _ in maps]).float() for maps in fitted]
     sizes = [(players + 1) * math.prod(shape), *(w.shape[1] * math.prod(shape[1:]) for w in weights)]
 
@@ -159,11 +166,12 @@ def _quantities(parts: Tensor, dim: int) -> Tensor:
     return torch.cat([parts.narrow(dim, 0, parts.shape[dim] - 1), parts.cumsum(dim)], dim)
 
 
-def _fold_moments(batches: Iterable[list[Tensor]], parts: int) -> list[list[tuple[Tensor, Tensor, Tensor]]]:
-    """Per net and quantity: Σ e eᵀ, Σ e cᵀ and Σ ‖c‖² of each fold, of maps centred at each position, in one pass.
+def _fold_moments(batches: Iterable[list[Tensor]], parts: int) -> Iterator[tuple[Tensor, list[tuple[Tensor, Tensor]]]]:
+    """Per net Σ e eᵀ, and per quantity Σ e cᵀ and Σ ‖c‖², of each fold, of maps centred at each position, in one pass.
 
     Moments of maps shifted by the first batch's mean, and the folds' sums, give those of centred maps; and since they are
-    linear in c, those of sums of components are sums of moments.
+    linear in c, those of sums of components are sums of moments. Of wide nets the moments are what takes the memory: they
+    are added up in place, and one net's are centred at a time.
 
     Args:
         batches: maps (b, C, P) of each of the `parts`, then of each net; sample i is of fold i mod FOLDS.
@@ -174,9 +182,11 @@ def _fold_moments(batches: Iterable[list[Tensor]], parts: int) -> list[list[tupl
     for batch in batches:
         shifts = shifts or [maps.mean(0) for maps in batch]
         maps = [maps - shift for maps, shift in zip(batch, shifts, strict=True)]
-        of_folds = [_moments([m[(f - start) % FOLDS :: FOLDS] for m in maps], parts) for f in range(FOLDS)]
-        stacked = list(map(torch.stack, zip(*of_folds, strict=True)))
-        found = [a + b for a, b in zip(found, stacked, strict=True)] if found else stacked
+        for fold in range(FOLDS):
+            for i, moment in enumerate(_moments([m[(fold - start) % FOLDS :: FOLDS] for m in maps], parts)):
+                if i == len(found):
+                    found.append(moment.new_zeros(FOLDS, *moment.shape, dtype=torch.float64))
+                found[i][fold] += moment
         start += len(maps[0])
     sums, seconds, norms = found[: len(shifts)], found[len(shifts) : -1], found[-1]
     n = torch.tensor([len(range(f, start, FOLDS)) for f in range(FOLDS)]).to(norms)[:, None, None]
@@ -188,18 +198,17 @@ def _fold_moments(batches: Iterable[list[Tensor]], parts: int) -> list[list[tupl
     c = torch.cat(sums[:parts], 1)
     flat = c.view(FOLDS, parts, -1)
     norms = torch.diagonal(_quantities(_quantities(centred(norms, flat, flat), 1), 2), dim1=1, dim2=2)
-    moments = []
-    for e, second in zip(sums[parts:], seconds, strict=True):
-        whole, channels = centred(second, e, torch.cat([e, c], 1)), e.shape[1]
+    for e in sums[parts:]:
+        whole, channels = centred(seconds.pop(0), e, torch.cat([e, c], 1)), e.shape[1]
         cross = _quantities(whole[:, :, channels:].unflatten(2, (parts, -1)).transpose(1, 2), 1)
-        moments.append([(whole[:, :, :channels], cross[:, q], norms[:, q]) for q in range(cross.shape[1])])
-    return moments
+        yield whole[:, :, :channels], [(cross[:, q], norms[:, q]) for q in range(cross.shape[1])]
 
 
-def _moments(maps: list[Tensor], parts: int) -> list[Tensor]:
-    """In float64 the sums of all maps over samples, (C, P), each net's Σ e [e, c]ᵀ, and Σ ⟨c, c'⟩ between the parts."""
+def _moments(maps: list[Tensor], parts: int) -> Iterator[Tensor]:
+    """The sums of all maps over samples, (C, P), each net's Σ e [e, c]ᵀ, and Σ ⟨c, c'⟩ between the parts."""
     flat = [m.transpose(0, 1).flatten(1) for m in maps]
     c = torch.cat(flat[:parts])
     among = c.view(parts, -1)
-    seconds = [e @ torch.cat([e, c]).T for e in flat[parts:]]
-    return [tensor.double() for tensor in (*(m.sum(0) for m in maps), *seconds, among @ among.T)]
+    yield from (m.sum(0) for m in maps)
+    yield from (e @ torch.cat([e, c]).T for e in flat[parts:])
+    yield among @ among.T

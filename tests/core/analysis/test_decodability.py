@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import Ridge
 
 from featcx_core.analysis.components import ComponentTable
-from featcx_core.analysis.decodability import FOLDS, measure_decodability, ridge_map
+from featcx_core.analysis.decodability import FOLDS, measure_decodability, ridge_maps
 
 RIDGES = (1e-4, 1e-2, 1.0, 100.0)
 
@@ -21,12 +21,13 @@ def fold_moments(e: np.ndarray, c: np.ndarray, folds: np.ndarray):
 
 
 @pytest.mark.parametrize("noise", [0.1, 3.0])
-def test_ridge_map_is_scikit_learns_ridge_chosen_by_cross_validation(noise):
+def test_ridge_maps_are_scikit_learns_ridge_chosen_by_cross_validation(noise):
     rng = np.random.default_rng(0)
     e = rng.normal(size=(60, 12)) @ rng.normal(size=(12, 12))
     c = e @ rng.normal(size=(12, 3)) * 0.2 + noise * rng.normal(size=(60, 3))
     folds = np.arange(60) % FOLDS
-    w, chosen = ridge_map(*fold_moments(e, c, folds), RIDGES)
+    gram, *quantity = fold_moments(e, c, folds)
+    ((w, chosen),) = ridge_maps(gram, [quantity], RIDGES)
     scale = np.diag(e.T @ e).mean()
 
     def model(ridge, rows):
@@ -83,7 +84,8 @@ def test_by_definition_with_scikit_learn():
             e, at = (x[:, :width] - pool[:, :width].mean(0) for x in (pool, test))
             flat, goal = e.transpose(0, 2, 3, 1).reshape(-1, width), (c[:60] - c[:60].mean(0)).transpose(0, 2, 3, 1)
             folds = (np.arange(60) % FOLDS).repeat(9)
-            _, ridge = ridge_map(*fold_moments(flat, goal.reshape(-1, 4), folds), RIDGES)
+            gram, *quantity = fold_moments(flat, goal.reshape(-1, 4), folds)
+            ((_, ridge),) = ridge_maps(gram, [quantity], RIDGES)
             model = Ridge(alpha=ridge * np.diag(flat.T @ flat).mean(), fit_intercept=False).fit(
                 flat, goal.reshape(-1, 4)
             )

@@ -1,5 +1,7 @@
 """Variances, covariances and their bootstrap against NumPy in float64 and explicit resampling."""
 
+import tempfile
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,21 @@ def test_draws_equal_resampling_with_the_same_weights(offset):
     for draw, row in zip(result.draws.numpy(), weights, strict=True):
         expected = covariances(maps[np.arange(70).repeat(row.long())])
         np.testing.assert_allclose(draw, expected, atol=1e-5 * expected.max())
+
+
+@pytest.mark.parametrize("few", [1, 4, 25])
+def test_means_of_draws_beyond_what_is_held_come_from_a_file(few, monkeypatch, tmp_path):
+    """The same draws, a few at a time, and the file is gone."""
+    table = random_table(n=150, offset=5.0)
+    held = component_covariance(table, 25, seed=3)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setitem(bootstrap.HELD_BYTES, "cpu", 4 * maps_of(table)[0].size * few)
+    files = []
+    real = tempfile.NamedTemporaryFile
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", lambda **given: files.append(real(**given)) or files[-1])
+    again = component_covariance(table, 25, seed=3)
+    torch.testing.assert_close(again.draws, held.draws, rtol=1e-5, atol=1e-5)
+    assert (len(files), list(tmp_path.iterdir())) == (1, [])
 
 
 @pytest.mark.parametrize("bytes_at_once", [1, 1 << 20])
