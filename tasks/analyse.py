@@ -93,16 +93,16 @@ def chains(
         continued: of each chain the nets before the higher orders, trained on beside them; empty lists for none.
     """
     from featcx_core.analysis.chains import chain_moments
-    from featcx_core.analysis.components import rows_at_once, sample_rows
-    from featcx_core.data.images import Dataset
+    from featcx_core.analysis.components import maps_at_once, sample_rows
+    from featcx_core.data.images import Dataset, at_once
     from tasks.train import feature_of
 
     dataset = Dataset.load(work.path(data))
     feature, shape, _ = feature_of(work.path(target), work.device)
     nets, others = _opened(work, disentanglers), _opened(work, continued)
     images = sample_rows(dataset.split("pool"), rows, rows_seed)[0]
-    few = rows_at_once(1 + sum(map(len, (*nets, *others))), shape)
-    batches = (dataset.normalise(part.to(work.device)) for part in images.split(few))
+    few = maps_at_once(1 + sum(map(len, (*nets, *others))), shape)
+    batches = (dataset.normalise(part.to(work.device)) for part in images.split(at_once(images.shape, few)))
     orders = [net.order for net in nets[0]]
     found = chain_moments(
         feature,

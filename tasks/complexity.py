@@ -26,7 +26,7 @@ def task_learner(
 ) -> dict[str, Any]:
     """A net of the disentangler's shape that has learned the task of a random net with `depth` ReLU layers."""
     from featcx_core.analysis.tasknet import TaskNet, measure_learner
-    from featcx_core.data.images import Augmented, Dataset
+    from featcx_core.data.images import Augmented, Dataset, at_once
     from featcx_core.nets.disentangler import Disentangler
     from featcx_core.nets.weights import save_network
     from featcx_core.seeds import seeded
@@ -38,7 +38,7 @@ def task_learner(
         task = TaskNet(depth, dataset.shape[0])
     save_network(task, work.folder / "task")
     task = task.to(work.device).eval()
-    batches = (dataset.normalise(part.to(work.device)) for part in test.split(250))
+    batches = (dataset.normalise(part.to(work.device)) for part in test.split(at_once(test.shape)))
     channels, height, breadth = task(dataset.normalise(test[:1].to(work.device))).shape[1:]
     with seeded(seed):
         learner = Disentangler(blocks, dataset.shape, (channels, height, breadth), width)
@@ -65,7 +65,7 @@ def task_weights(
     """A table of what each order holds of the learner's output over the pool, with the learner's R² beside it."""
     from featcx_core.analysis.components import sample_rows
     from featcx_core.analysis.tasknet import measure_weights
-    from featcx_core.data.images import Dataset
+    from featcx_core.data.images import Dataset, at_once
     from featcx_core.nets.disentangler import Disentangler, Ensemble
     from featcx_core.nets.weights import read_network
 
@@ -77,7 +77,7 @@ def task_weights(
     players = len(disentanglers[0])
     chain = [Ensemble(nets[i::players]) for i in range(players)]
     images = sample_rows(dataset.split("pool"), rows, rows_seed)[0]
-    batches = (dataset.normalise(part.to(work.device)) for part in images.split(250))
+    batches = (dataset.normalise(part.to(work.device)) for part in images.split(at_once(images.shape)))
     frame = measure_weights(net, {phi.order: phi for phi in chain}, batches, len(images), work.device)
     frame.insert(0, "n", depth)
     frame.insert(1, "seed", task_seed)

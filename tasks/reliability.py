@@ -62,14 +62,15 @@ def cycle(
     """The maps back h_k, fitted on the second moment of ψ over the pool."""
     from featcx_core.analysis.components import sample_rows
     from featcx_core.analysis.reliability import fit_cycle, second_moment
-    from featcx_core.data.images import Dataset
+    from featcx_core.data.images import Dataset, at_once
     from featcx_core.nets.trunk import Trunk
     from featcx_core.nets.weights import read_network
 
     dataset = Dataset.load(work.path(data))
     net = read_network(work.path(trunk), Trunk, work.device)
     images = sample_rows(dataset.split("pool"), rows, rows_seed)[0]
-    moment = second_moment(net.psi, (dataset.normalise(part.to(work.device)) for part in images.split(250))).cpu()
+    batches = (dataset.normalise(part.to(work.device)) for part in images.split(at_once(images.shape)))
+    moment = second_moment(net.psi, batches).cpu()
     start = None
     if previous is not None:
         stored = work.record(previous).tensors["cycle"]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from featcx_core.analysis.pages import mapped_columns
-from featcx_core.data.images import Rows
+from featcx_core.data.images import Rows, at_once
 from featcx_core.errors import InputError
 from featcx_core.seeds import generator
 
@@ -32,9 +32,9 @@ def whole_rows(limit: int, row_bytes: int) -> int:
     return 1 << max(1, limit // max(1, row_bytes)).bit_length() - 1
 
 
-def rows_at_once(maps: int, shape: tuple[int, ...], most: int = 128) -> int:
+def maps_at_once(count: int, shape: tuple[int, ...], most: int = 128) -> int:
     """Images whose so many maps of a shape are held at once: 128, or what 64 MiB of float32 hold."""
-    return min(most, whole_rows(BATCH_BYTES, 4 * maps * math.prod(shape)))
+    return min(most, whole_rows(BATCH_BYTES, 4 * count * math.prod(shape)))
 
 
 def column_name(order: int) -> str:
@@ -246,7 +246,7 @@ def decompose(
     True
     """
     taken = _as_taken(images, normalise)
-    columns = [_split(feature, disentanglers, taken(x.to(device)))[1] for x in images.split(250)]
+    columns = [_split(feature, disentanglers, taken(x.to(device)))[1] for x in images.split(at_once(images.shape))]
     maps = torch.cat([torch.stack(part, 1).cpu() for part in columns])
     return ComponentTable.from_tensors(maps[:, :-1], maps[:, -1], labels, list(disentanglers))
 
@@ -296,6 +296,7 @@ def extract(
     folder.mkdir(parents=True, exist_ok=True)
     orders, worst = list(disentanglers), 0.0
     schema: pa.Schema | None = None
+    batch = at_once(images.shape, batch)
     for start in range(0, len(images), part_rows):
         writer: pq.ParquetWriter | None = None
         path = folder / f"part-{start // part_rows:05d}.parquet"

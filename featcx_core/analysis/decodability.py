@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from featcx_core.analysis.bootstrap import interval, variances
-from featcx_core.analysis.components import ComponentTable, rows_at_once
+from featcx_core.analysis.components import ComponentTable, maps_at_once
 from featcx_core.analysis.spread import errors
 from featcx_core.errors import InputError
 from featcx_core.specs import RIDGES
@@ -108,7 +108,7 @@ def measure_decodability(
     def stream(
         table: ComponentTable, split: str
     ) -> Iterator[list[Tensor]]:  # maps (b, C, H·W): each part's, each net's
-        for batch in table.batches([*table.tensor_columns, "sample"], rows_at_once(players + 1 + len(nets), shape)):
+        for batch in table.batches([*table.tensor_columns, "sample"], maps_at_once(players + 1 + len(nets), shape)):
             x = images(split, batch["sample"])
             features = [net(x).float() for net in nets]
             if features[0].shape[-2:] != shape[-2:]:

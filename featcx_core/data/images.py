@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from featcx_core.errors import InputError
 from featcx_core.seeds import derive_seed
 
 AHEAD = 2  # batches that are read before they are asked for
+PIXELS = 1 << 20  # of a channel that go through a net together when nothing is trained: 250 images of 64×64
 ON_DEVICE = 0.25  # of a GPU's free memory that the images may take there
 DATA = "data.safetensors"
 T = TypeVar("T")
@@ -41,6 +42,11 @@ def ahead(read: Callable[[S], T], of: Iterable[S]) -> Generator[T]:
             thread.shutdown(cancel_futures=True)
 
 
+def at_once(shape: Sequence[int], most: int = 250) -> int:
+    """Of images (…, H, W) how many go through a net together when nothing is trained: few where they are large."""
+    return max(1, min(most, PIXELS // (shape[-2] * shape[-1])))
+
+
 class Rows:
     """Some images of a data set, read when they are asked for: uint8 (n, C, H, W).
 
@@ -55,6 +61,11 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.chosen)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, C, H, W)."""
+        return len(self), *self.images.shape[1:]
 
     def __getitem__(self, which: slice | Tensor) -> Tensor:
         """A copy of these rows."""

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from featcx_core.data.images import Augmented, Rows, ahead
+from featcx_core.data.images import Augmented, Rows, ahead, at_once
 from featcx_core.nets.unit import Unit
 from featcx_core.seeds import Seeded, derive_seed, generator
 from featcx_core.specs import Numerics, Precision, ScheduleSpec
@@ -266,8 +266,8 @@ class _Order:
 
 @torch.no_grad()
 def predict(
-    forward: Forward, images: Tensor | Rows, normalise: Forward, device: torch.device | str, batch: int = 250
+    forward: Forward, images: Tensor | Rows, normalise: Forward, device: torch.device | str, most: int = 250
 ) -> Tensor:
     """What `forward` gives for uint8 images (n, C, H, W), without augmentation, in float32, on the CPU."""
-    parts = images.split(batch)
+    parts = images.split(at_once(images.shape, most))
     return torch.cat([forward(normalise(part.to(device))).float().cpu() for part in parts])

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from featcx_core.data.images import Augmented, Dataset, Shape
+from featcx_core.data.images import Augmented, Dataset, Shape, at_once
 from featcx_core.nets.disentangler import Disentangler
 from featcx_core.nets.targets import (
     TargetNet,
@@ -172,4 +172,4 @@ def learn_unit(unit: Unit, feature: nn.Module, data: Augmented) -> None:
     """Measures a feature's unit, unless that is done, on at most `UNIT_ROWS` images of `data` as they are."""
     if not unit.measured:
         chosen = torch.randperm(len(data), generator=generator(0))[:UNIT_ROWS]
-        unit.measure(feature(data.plain(part)) for part in chosen.split(250))
+        unit.measure(feature(data.plain(part)) for part in chosen.split(at_once(data.data.shape)))

@@ -420,8 +420,8 @@ def test_bf16_where_the_processor_is_fast_at_it(info, precision, monkeypatch):
 
 def test_predict_is_independent_of_batches(digits):
     net = fresh().eval()
-    whole = predict(net, digits.test_images, digits.normalise, CPU, batch=1000)
-    parts = predict(net, digits.test_images, digits.normalise, CPU, batch=7)
+    whole = predict(net, digits.test_images, digits.normalise, CPU, most=1000)
+    parts = predict(net, digits.test_images, digits.normalise, CPU, most=7)
     assert whole.shape == (397, 10)
     torch.testing.assert_close(whole, parts)
     with torch.no_grad():
