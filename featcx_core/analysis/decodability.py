@@ -188,12 +188,15 @@ def _fold_moments(batches: Iterable[list[Tensor]], parts: int) -> Iterator[tuple
                     found.append(moment.new_zeros(FOLDS, *moment.shape, dtype=torch.float64))
                 found[i][fold] += moment
         start += len(maps[0])
-    sums, seconds, norms = found[: len(shifts)], found[len(shifts) : -1], found[-1]
+    norms, sums, seconds = found.pop(), found[: len(shifts)], found[len(shifts) :]
+    del found
     n = torch.tensor([len(range(f, start, FOLDS)) for f in range(FOLDS)]).to(norms)[:, None, None]
 
     def centred(second: Tensor, a: Tensor, b: Tensor) -> Tensor:  # Σ a bᵀ and the folds' sums of a and of b
         of_a, of_b = a.sum(0) / start, b.sum(0) / start
-        return second - a @ of_b.T - of_a @ b.mT + n * (of_a @ of_b.T)
+        for fold, count, of_fold, of_other in zip(second, n, a, b, strict=True):
+            fold += count * (of_a @ of_b.T) - of_fold @ of_b.T - of_a @ of_other.T
+        return second
 
     c = torch.cat(sums[:parts], 1)
     flat = c.view(FOLDS, parts, -1)
