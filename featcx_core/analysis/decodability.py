@@ -105,9 +105,8 @@ def measure_decodability(
     players, shape = len(fitted_on.orders), fitted_on.shape
     names = [("component", o) for o in fitted_on.orders] + [("phi", o) for o in fitted_on.orders] + [("feature", 0)]
 
-    def stream(
-        table: ComponentTable, split: str
-    ) -> Iterator[list[Tensor]]:  # maps (b, C, H·W): each part's, each net's
+    def stream(table: ComponentTable, split: str, nets: Sequence[Forward]) -> Iterator[list[Tensor]]:
+        """Maps (b, C, H·W): each part's, each net's."""
         for batch in table.batches([*table.tensor_columns, "sample"], maps_at_once(players + 1 + len(nets), shape)):
             x = images(split, batch["sample"])
             features = [net(x).float() for net in nets]
@@ -118,8 +117,7 @@ def measure_decodability(
             parts = [batch[name].float().to(device) for name in table.tensor_columns]
             yield [maps.flatten(2) for maps in (*parts, *features)]
 
-    moments = _fold_moments(stream(fitted_on, "pool"), players + 1)
-    fitted = [ridge_maps(*of_net, ridges) for of_net in moments]
+    fitted = [ridge_maps(*_fold_moments(stream(fitted_on, "pool", [net])), ridges) for net in nets]
     weights = [torch.cat([w for w, _ in maps]).float() for maps in fitted]
     sizes = [(players + 1) * math.prod(shape), *(w.shape[1] * math.prod(shape[1:]) for w in weights)]
 
@@ -131,7 +129,7 @@ def measure_decodability(
         ]
         return torch.cat([wanted, *(wanted - p for p in predicted)], 1)
 
-    samples = (torch.cat([maps.flatten(1) for maps in batch], 1) for batch in stream(scored_on, "test"))
+    samples = (torch.cat([maps.flatten(1) for maps in batch], 1) for batch in stream(scored_on, "test", nets))
     scored = variances(samples, errors, len(scored_on), bootstrap, seed, device)
     value, draws = (part.unflatten(-1, (len(nets) + 1, -1)) for part in scored)
     share, share_draws = 1 - value[1:] / value[:1], 1 - draws[:, 1:] / draws[:, :1]
@@ -166,15 +164,14 @@ def _quantities(parts: Tensor, dim: int) -> Tensor:
     return torch.cat([parts.narrow(dim, 0, parts.shape[dim] - 1), parts.cumsum(dim)], dim)
 
 
-def _fold_moments(batches: Iterable[list[Tensor]], parts: int) -> Iterator[tuple[Tensor, list[tuple[Tensor, Tensor]]]]:
-    """Per net Σ e eᵀ, and per quantity Σ e cᵀ and Σ ‖c‖², of each fold, of maps centred at each position, in one pass.
+def _fold_moments(batches: Iterable[list[Tensor]]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    """Σ e eᵀ, and per quantity Σ e cᵀ and Σ ‖c‖², of each fold, of maps centred at each position, in one pass.
 
     Moments of maps shifted by the first batch's mean, and the folds' sums, give those of centred maps; and since they are
-    linear in c, those of sums of components are sums of moments. Of wide nets the moments are what takes the memory: they
-    are added up in place, and one net's are centred at a time.
+    linear in c, those of sums of components are sums of moments. They are added up, and centred, where they lie.
 
     Args:
-        batches: maps (b, C, P) of each of the `parts`, then of each net; sample i is of fold i mod FOLDS.
+        batches: maps (b, C, P) of each of the parts, then (b, E, P) of a net; sample i is of fold i mod FOLDS.
     """
     shifts: list[Tensor] = []
     found: list[Tensor] = []
@@ -183,35 +180,31 @@ def _fold_moments(batches: Iterable[list[Tensor]], parts: int) -> Iterator[tuple
         shifts = shifts or [maps.mean(0) for maps in batch]
         maps = [maps - shift for maps, shift in zip(batch, shifts, strict=True)]
         for fold in range(FOLDS):
-            for i, moment in enumerate(_moments([m[(fold - start) % FOLDS :: FOLDS] for m in maps], parts)):
-                if i == len(found):
-                    found.append(moment.new_zeros(FOLDS, *moment.shape, dtype=torch.float64))
-                found[i][fold] += moment
+            moments = _moments([m[(fold - start) % FOLDS :: FOLDS] for m in maps])
+            found = found or [m.new_zeros(FOLDS, *m.shape, dtype=torch.float64) for m in moments]
+            for total, moment in zip(found, moments, strict=True):
+                total[fold] += moment
         start += len(maps[0])
-    norms, sums, seconds = found.pop(), found[: len(shifts)], found[len(shifts) :]
-    del found
+    *sums, e, second, norms = found
     n = torch.tensor([len(range(f, start, FOLDS)) for f in range(FOLDS)]).to(norms)[:, None, None]
 
-    def centred(second: Tensor, a: Tensor, b: Tensor) -> Tensor:  # Σ a bᵀ and the folds' sums of a and of b
+    def centre(second: Tensor, a: Tensor, b: Tensor) -> None:  # of Σ a bᵀ, and the folds' sums of a and of b
         of_a, of_b = a.sum(0) / start, b.sum(0) / start
         for fold, count, of_fold, of_other in zip(second, n, a, b, strict=True):
             fold += count * (of_a @ of_b.T) - of_fold @ of_b.T - of_a @ of_other.T
-        return second
 
-    c = torch.cat(sums[:parts], 1)
-    flat = c.view(FOLDS, parts, -1)
-    norms = torch.diagonal(_quantities(_quantities(centred(norms, flat, flat), 1), 2), dim1=1, dim2=2)
-    for e in sums[parts:]:
-        whole, channels = centred(seconds.pop(0), e, torch.cat([e, c], 1)), e.shape[1]
-        cross = _quantities(whole[:, :, channels:].unflatten(2, (parts, -1)).transpose(1, 2), 1)
-        yield whole[:, :, :channels], [(cross[:, q], norms[:, q]) for q in range(cross.shape[1])]
+    c, channels = torch.cat(sums, 1), e.shape[1]
+    flat = c.view(FOLDS, len(sums), -1)
+    centre(norms, flat, flat)
+    centre(second, e, torch.cat([e, c], 1))
+    norms = torch.diagonal(_quantities(_quantities(norms, 1), 2), dim1=1, dim2=2)
+    cross = _quantities(second[:, :, channels:].unflatten(2, (len(sums), -1)).transpose(1, 2), 1)
+    return second[:, :, :channels], [(cross[:, q], norms[:, q]) for q in range(cross.shape[1])]
 
 
-def _moments(maps: list[Tensor], parts: int) -> Iterator[Tensor]:
-    """The sums of all maps over samples, (C, P), each net's Σ e [e, c]ᵀ, and Σ ⟨c, c'⟩ between the parts."""
-    flat = [m.transpose(0, 1).flatten(1) for m in maps]
-    c = torch.cat(flat[:parts])
-    among = c.view(parts, -1)
-    yield from (m.sum(0) for m in maps)
-    yield from (e @ torch.cat([e, c]).T for e in flat[parts:])
-    yield among @ among.T
+def _moments(maps: list[Tensor]) -> list[Tensor]:
+    """The sums of all maps over samples, (C, P), Σ e [e, c]ᵀ of the last, and Σ ⟨c, c'⟩ between the others, the parts."""
+    *parts, e = (m.transpose(0, 1).flatten(1) for m in maps)
+    c = torch.cat(parts)
+    among = c.view(len(parts), -1)
+    return [*(m.sum(0) for m in maps), e @ torch.cat([e, c]).T, among @ among.T]
