@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.settings import load_spec
-from tests.e2e.conftest import LEAN, TINY, featcx, typed
+from tests.e2e.conftest import LEAN, TINY, UNJUDGED, featcx, typed
 from tests.made_archives import made_birds, made_dogs
 
 TENTH = [  # classes, images and width; pixels a seventh; of the draws a few hundred
@@ -58,7 +58,7 @@ def test_from_the_archive_to_the_report(
     source = ["--set", f"dataset.source=folder:{out}"]
     whole = typed("plan", f"{name}-paper", *source, "--store", store)  # whose target sees more than there is
     assert (whole.code, f"take {train * 9 // 10} at most" in whole.err) == (2, True)
-    settings = [f"{name}-paper", *source, *TINY, *LEAN, *TENTH, "--store", store]
+    settings = [f"{name}-paper", *source, *TINY, *LEAN, *UNJUDGED, *TENTH, "--store", store]
     planned = typed("plan", *settings, json_file=tmp_path / "plan.json")
     assert planned.code == 0, planned.err
     assert planned.json["hit"] == 0
