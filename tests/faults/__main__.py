@@ -29,6 +29,7 @@ def main() -> int:
     asked.add_argument("--seed", type=int, default=0)
     asked.add_argument("--lanes", type=int, default=2, help="how many side by side")
     asked.add_argument("--minutes", type=float, default=60, help="no fault begins later")
+    asked.add_argument("--alone", action="store_true", help="stages without Prefect: faults of flows are left out")
     asked.add_argument("--results", type=Path, help="add a line of JSON a fault to this file")
     asked.add_argument("--lane", type=Path, help=argparse.SUPPRESS)
     asked.add_argument("--every", type=int, default=1, help=argparse.SUPPRESS)
@@ -61,7 +62,7 @@ def side_by_side(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for i in range(given.lanes):
         share = [f"--count={given.count}", f"--seed={given.seed}", f"--minutes={given.minutes}", f"--results={told}"]
         command = [sys.executable, "-m", "tests.faults", *share, f"--lane={folder / f'lane {i}'}"]
-        command += [f"--first={given.first + i}", f"--every={given.lanes}"]
+        command += [f"--first={given.first + i}", f"--every={given.lanes}", *(["--alone"] if given.alone else [])]
         home = {"PREFECT_HOME": str(folder / f"home {i}"), "LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"}
         lanes.append(subprocess.Popen(command, env=os.environ | home))
     try:
@@ -90,7 +91,7 @@ def one_lane(given: argparse.Namespace) -> None:
     from tests.faults.kinds import inject
     from tests.faults.lane import Lane
 
-    until, lane = time.monotonic() + 60 * given.minutes, Lane(given.lane)
+    until, lane = time.monotonic() + 60 * given.minutes, Lane(given.lane, given.alone)
     try:
         for number in range(given.first, given.count + given.first - given.first % given.every, given.every):
             if time.monotonic() > until:

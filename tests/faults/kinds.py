@@ -32,10 +32,11 @@ def at_a_step(lane: Lane, action: str, chance: random.Random, runner: str, numbe
     """It goes wrong in the run, at a step of publishing: each in its turn."""
     missing = missing_of(lane, chance)
     lane.reset(missing)
-    step = STEADY[number % len(STEADY)]
-    fault = {"action": action, "step": step, "nth": chance.randrange(2), "seed": chance.randrange(10**6)}
-    run = lane.start(fault, runner=runner)
-    return judged(lane, missing, run)
+    steps = [step for step in STEADY if not (lane.alone and step == "record written")]
+    step, nth = steps[number % len(steps)], chance.randrange(min(2, len(missing)))
+    run = lane.start({"action": action, "step": step, "nth": nth, "seed": chance.randrange(10**6)}, runner=runner)
+    found = judged(lane, missing, run)
+    return found if lane.once.exists() else found._replace(words=[f"{step}: never got there", *found.words])
 
 
 def at_a_moment(lane: Lane, action: str, chance: random.Random, runner: str, number: int) -> Found:
@@ -154,14 +155,16 @@ KINDS: dict[str, Kind] = {
     "port taken": (port_taken, ""),
     "worker killed at a step": (at_a_step, "worker killed"),
 }
+OF_FLOWS = [name for name in KINDS if name.startswith(("SIGTERM", "server", "database", "port", "worker"))]
 
 
 def inject(lane: Lane, number: int, seed: int) -> tuple[str, str, Found]:
     """The fault of this number: its kind, its runner and what came of it. One in six goes by the pool of processes."""
-    names = list(KINDS)
+    names = [name for name in KINDS if not (lane.alone and name in OF_FLOWS)]
     name = names[number % len(names)]
     chance = random.Random(f"{seed} {number}")
-    runner = "processes" if name == "worker killed at a step" or chance.random() < 1 / 6 else "threads"
+    pool = not lane.alone and (name == "worker killed at a step" or chance.random() < 1 / 6)
+    runner = "processes" if pool else lane.usual
     how, action = KINDS[name]
     return name, runner, how(lane, action, chance, runner, number // len(names))
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
+import importlib
 import importlib.metadata
 import json
 import os
@@ -17,12 +19,16 @@ import time
 import traceback
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from featcx_core.kernels import user_cache
 from featcx_core.store.artifacts import Damage, Store
 from tests.e2e.conftest import LEAN, TINY
 from tests.faults.steps import SETTINGS, install
+
+if TYPE_CHECKING:
+    from featcx_core.specs import RunSpec
+    from tasks.env import Env
 
 HERE = Path(__file__).parent
 FLOW = ["run", "digits", *LEAN, *TINY, "--set", "reliability.enabled=false", "--set", "disentangler.blocks=1"]
@@ -71,24 +77,31 @@ class Found(NamedTuple):
 class Lane:
     """A folder with a store, a home and a temporary folder of its own, in which one fault follows another."""
 
-    def __init__(self, root: Path) -> None:
-        self.root, self.store, self.number = root, root / "store", 0
+    def __init__(self, root: Path, alone: bool = False) -> None:
+        self.root, self.store, self.number, self.alone = root, root / "store", 0, alone
         self.whole, self.account, self.once = root / "whole", root / "lane" / "account", root / "lane" / "once"
         for name in ("lane", "home", "work", "tmp", "beside"):
             (root / name).mkdir(parents=True)
         for name in ("home", "work", "beside"):
             (root / name / "precious.txt").write_text("nobody touches this")
-        self.server, self.url = _server(root / "lane")
-        done = self.start({}, own_server=True)
+        self.server, self.url = (None, "") if alone else _server(root / "lane")
+        done = self.start({"imported": str(root / "lane" / "imported")}, own_server=True, runner=self.usual)
         if done.wait() != 0:
             raise RuntimeError(f"The run without a fault failed: {done.said}")
+        import_all((root / "lane" / "imported").read_text().split())
+        know_all(self.store)
         self.seconds = self.timed()
         self.store.rename(self.whole)
         self.artifacts = {f"{m['stage']}/{m['key']}": m for m in Store(self.whole).manifests()}
         self.before = self.beside()
 
+    @property
+    def usual(self) -> str:
+        """What runs a recipe where a fault asks for nothing else: `alone` does without Prefect, as a notebook does."""
+        return "alone" if self.alone else "threads"
+
     def timed(self) -> float:
-        """Seconds of a run that finds all but the report."""
+        """Seconds of a run that finds all."""
         began = time.monotonic()
         self.start({}).wait()
         return time.monotonic() - began
@@ -124,12 +137,13 @@ class Lane:
         for path in (self.account, self.once):
             path.unlink(missing_ok=True)
 
-    def start(self, fault: dict[str, Any], *, own_server: bool = False, runner: str = "threads", url: str = "") -> Run:
+    def start(self, fault: dict[str, Any], *, own_server: bool = False, runner: str = "", url: str = "") -> Run:
         """Forks a run that something goes wrong in, or nothing."""
         self.number += 1
+        runner = runner or self.usual
         said = self.root / "lane" / f"{self.number}.txt"
         settings = {"nth": 0, "seed": 0, "action": "", "step": ""} | fault
-        settings |= {"store": str(self.store), "account": str(self.account), "once": str(self.once)}
+        settings |= {"runner": runner, "store": str(self.store), "account": str(self.account), "once": str(self.once)}
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "FEATCX"))},
             "HOME": str(self.root / "home"),
@@ -242,8 +256,56 @@ class Lane:
 
     def close(self) -> None:
         """Ends the server."""
-        self.server.kill()
-        self.server.wait()
+        if self.server is not None:
+            self.server.kill()
+            self.server.wait()
+
+
+def asked() -> RunSpec:
+    """What the runs are to analyse."""
+    from flows.asked import Asked
+
+    return Asked(FLOW[1], changes=FLOW[3::2]).run()
+
+
+def run_alone(store: Path) -> None:
+    """The flow's own stages in this process, begun again where something has vanished; an error is told in a line.
+
+    Without the report, which takes as long as all the others.
+    """
+    from flows.analyze import analyze, stages
+    from flows.running.here import Here
+    from flows.running.submitting import new_env
+    from tasks.present import report
+
+    def body(spec: RunSpec, env: Env) -> dict[str, Any]:
+        with Here(env) as submit:
+            stages(lambda stage, *scope, **given: submit(stage, *scope, **given) if stage is not report else None, spec)
+            submit.settled()
+        return {}
+
+    spec = asked()
+    try:
+        dataclasses.replace(analyze, body=body).within(spec, new_env(spec, store), "alone")
+    except Exception as error:
+        print(f"The run failed ({type(error).__name__}: {error}).")
+        sys.exit(1)
+
+
+def know_all(store: Path) -> None:
+    """What runs work out of texts and data that stay as they are, such as versions of code, is known before they are forked."""
+    from flows.analyze import analyze
+    from flows.planning.plan import looked_at, rates_here
+
+    rates_here(asked())
+    looked_at(analyze, asked(), store)
+
+
+def import_all(names: list[str]) -> None:
+    """What a run has imported is imported here, where runs are forked from: no later one spends its seconds on that."""
+    for name in names:
+        with contextlib.suppress(Exception):  # some modules are made, not imported
+            importlib.import_module(name)
 
 
 def _run(argv: list[str], environment: dict[str, str], settings: dict[str, Any], said: Path, cwd: Path) -> None:
@@ -260,15 +322,23 @@ def _run(argv: list[str], environment: dict[str, str], settings: dict[str, Any],
         os.environ.update(environment | {SETTINGS: json.dumps(settings)})
         os.chdir(cwd)
         tempfile.tempdir, sys.argv = None, ["featcx", *argv]
+        if "prefect" in sys.modules:  # it read its settings when it was imported
+            sys.modules["prefect.context"].refresh_global_settings_context()
         install(settings)
-        from flows.cli import main
+        if settings["runner"] == "alone":
+            run_alone(Path(settings["store"]))
+            code = 0
+        else:
+            from flows.cli import main
 
-        main()
+            main()
     except SystemExit as left:
         code = int(left.code or 0)
     except BaseException:
         traceback.print_exc()
     finally:
+        if told := settings.get("imported"):
+            Path(told).write_text("\n".join(sys.modules))
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
