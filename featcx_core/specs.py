@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -395,6 +395,7 @@ class SweepSpec(Spec):
         return self.base.runtime
 
 
+S = TypeVar("S", bound=Spec)
 LONG = 200_000  # draws of a training; with 256,000 random blocks leave .0942, identities .0987 (order 25, CIFAR-10)
 
 
@@ -431,25 +432,37 @@ def nearest(name: str, valid: list[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else f"choose one of {', '.join(valid)}."
 
 
-def validate(values: dict[str, Any]) -> RunSpec:
-    """A RunSpec from nested values.
+def validate(values: dict[str, Any], model: type[S] = RunSpec) -> S:  # type: ignore[assignment]
+    """A spec, a RunSpec unless another is asked for, from nested values.
 
     Raises:
-        InputError: with the field's path and what to do, the nearest valid field for an unknown one.
+        InputError: with the field's path, what it holds and what it should, the nearest valid field for an unknown one.
     """
     try:
-        return RunSpec.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         path = [str(part) for part in first["loc"]]
         if first["type"] == "extra_forbidden":
-            model: Any = RunSpec
-            for part in path[:-1]:
-                kind = model.model_fields[part].annotation
-                model = next((k for k in get_args(kind) if k is not type(None)), kind)  # X of X | None
             raise InputError(
-                f"There is no field '{'.'.join(path)}'; {nearest(path[-1], [*model.model_fields])}"
+                f"There is no field '{'.'.join(path)}'; {nearest(path[-1], _fields(model, path[:-1]))}"
             ) from None
         reason = first["msg"].removeprefix("Value error, ").replace("Input should be", "it should be")
         reason = reason.replace("a valid tuple", "a list, such as 1,2,4")
-        raise InputError(f"{'.'.join(path)} = {first['input']!r} will not do: {reason}.") from None
+        raise InputError(
+            f"{'.'.join(path) or 'the whole'} = {shortened(first['input'])} will not do: {reason}."
+        ) from None
+
+
+def _fields(model: Any, path: list[str]) -> list[str]:
+    """The fields of the spec that lies at a path."""
+    for part in path:
+        kind = model.model_fields[part].annotation
+        model = next((k for k in get_args(kind) if k is not type(None)), kind)  # X of X | None
+    return [*model.model_fields]
+
+
+def shortened(value: Any, most: int = 100) -> str:
+    """A value as it is written, of a long one how it begins."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}…"

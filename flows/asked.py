@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from featcx_core.errors import InputError
-from featcx_core.specs import RunSpec, SweepSpec
+from featcx_core.specs import RunSpec, SweepSpec, validate
 from flows.settings import load_spec, parse_value
 
 # What a sweep leaves out unless asked: it compares targets, and these belong to one target and cost four times as much.
@@ -55,14 +55,15 @@ class Asked(NamedTuple):
         fields = dict(map(_swept_field, self.over))
         if len(fields) < len(self.over):
             raise InputError("--over names a field twice; give all its values at once, such as --over seed=0,1.")
-        return SweepSpec(
-            base=load_spec(self.preset, self.config, [*SWEEP_DEFAULTS, *self.changes]),
-            sizes=_whole_numbers(self.sizes, "--sizes 200,500", 1),
-            archs=_listed(self.archs, "--archs resnet8,resnet20"),
-            layers=_listed(self.layers, "--layers layer1,layer2, or --layers all"),
-            seeds=_whole_numbers(self.seeds, "--seeds 0,1,2", 0),
-            over=fields,
-        )
+        asked = {
+            "base": load_spec(self.preset, self.config, [*SWEEP_DEFAULTS, *self.changes]),
+            "sizes": _whole_numbers(self.sizes, "--sizes 200,500", 1),
+            "archs": _listed(self.archs, "--archs resnet8,resnet20"),
+            "layers": _listed(self.layers, "--layers layer1,layer2, or --layers all"),
+            "seeds": _whole_numbers(self.seeds, "--seeds 0,1,2", 0),
+            "over": fields,
+        }
+        return validate(asked, SweepSpec)
 
     def either(self) -> RunSpec | SweepSpec:
         """The sweep where anything is swept over, else the run."""

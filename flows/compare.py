@@ -10,6 +10,7 @@ from featcx_core.report.frames import plain
 from featcx_core.specs import AnalysisSpec, RuntimeSpec
 from featcx_core.store.artifacts import ArtifactRef, Store
 from featcx_core.store.record import Record
+from featcx_core.store.trust import as_written
 from flows.job import Job
 from flows.recipes import Node, Submit
 from flows.running.submitting import submitter
@@ -20,6 +21,7 @@ from tasks.env import Env
 Networks = dict[str, dict[str, ArtifactRef | None]]
 
 
+@as_written("One of the two runs")
 def networks_of(store: Path, a: str, b: str) -> Networks:
     """The artifacts of two runs' targets, by the keys of their reports.
 

@@ -14,8 +14,10 @@ from featcx_core.nets.targets import TargetNet
 from featcx_core.nets.weights import read_network
 from featcx_core.store.artifacts import ArtifactRef, Store
 from featcx_core.store.record import Record
+from featcx_core.store.trust import as_written
 
 
+@as_written("The run")
 def export_improved(store: Path, key: str, out: Path) -> tuple[int, float, str | None]:
     """Writes the network to `out`: its order, its accuracy on all test images, and why there is no model.pt2, if so.
 

@@ -46,7 +46,7 @@ def load_spec(preset: str, config: Path | None = None, overrides: Sequence[str] 
             changes.append(tomllib.loads(config.read_text(encoding="utf-8")))
         except OSError as error:
             raise InputError(f"{config} cannot be read ({error.strerror}); give a TOML file with --config.") from error
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or nested without end
             raise InputError(f"{config} is not valid TOML: {error}.") from error
     return changed_preset(preset, *changes, *map(parse_override, overrides))
 

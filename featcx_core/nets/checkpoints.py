@@ -54,7 +54,7 @@ def _unpickled(path: Path) -> Any:
                 "torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'weights.pt'), or net.state_dict() of a net."
             ) from error
         raise InputError(f"{path} is damaged: {_line(error)}; copy it anew.") from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+    except Exception as error:  # of a damaged file torch's reader may raise anything, such as struct.error
         raise InputError(
             f"{path} cannot be read as a file of torch.save ({_line(error)}); copy or save it anew."
         ) from error

@@ -15,10 +15,12 @@ from featcx_core.notebook.analysis import Analysis
 from featcx_core.report.frames import read_frames
 from featcx_core.store.artifacts import ArtifactRef, Store, references
 from featcx_core.store.record import Record
+from featcx_core.store.trust import as_written
 
 OPENED = ("report", "analysis")
 
 
+@as_written("The run")
 def open_run(store: str | Path, key: str | None = None) -> Analysis:
     """The target of a finished run, or what `analyze` left in a store; a run's variants lie in its report.
 

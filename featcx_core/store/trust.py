@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -95,3 +97,22 @@ def read_manifest(root: Path, stage: str, key: str) -> dict[str, Any]:
     for name in manifest["files"]:
         inside(folder, name)
     return manifest
+
+
+@contextlib.contextmanager
+def as_written(what: str) -> Iterator[None]:
+    """Reads what a store holds as featcx writes it.
+
+    Raises:
+        InputError: where it is not so, whatever library stumbles over it: for a field that is not there, a table, weights.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or "nothing more is known").splitlines()[0][:200]
+        raise InputError(
+            f"{what} is not as featcx writes it ({type(error).__name__}: {reason}); `featcx artifacts verify` names what is "
+            "damaged, and the command that made it makes it anew."
+        ) from error

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ValidationError
-
 from featcx_core.errors import InputError
-from featcx_core.specs import RunSpec, SweepSpec
+from featcx_core.specs import RunSpec, SweepSpec, validate
 from flows.asked import SWEEP_DEFAULTS
 from flows.compare import Pair, pair
 from flows.running.place import given_runtime, given_store
@@ -32,12 +30,7 @@ def filled_sweep(preset: Any, settings: Any, **axes: Any) -> SweepSpec:
     """
     base = filled_spec(preset, settings, *map(parse_override, SWEEP_DEFAULTS))
     given = {name: values for name, values in axes.items() if values}
-    try:
-        return SweepSpec.model_validate({"base": base} | given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path} = {first['input']!r} will not do: {first['msg']}.") from None
+    return validate({"base": base} | given, SweepSpec)
 
 
 def filled_pair(a: str, b: str) -> Pair:

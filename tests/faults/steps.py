@@ -20,6 +20,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from tests.faults.mutations import mutated, small_files
+
 SETTINGS = "FAULTS"  # the environment variable that tells a run's processes what is to happen
 ARTIFACT = r"[^./][^/]*/[0-9a-f]{64}"
 STEPS = {  # of the publishing of an artifact in their order, each the event that Python tells and its path in the store
@@ -141,6 +143,8 @@ def damage(store: Path, action: str, chance: random.Random, note: Any) -> str:
     if action == "vanished folder":
         found = [*artifacts(store), *filter(Path.is_dir, (store / name for name in FOLDERS))]
         found += sorted({path.parent for path in artifacts(store)})  # a whole stage
+    elif action == "mutation":
+        found = small_files(store)
     elif action == "deleted payload":
         found = [p for a in artifacts(store) for p in sorted(a.rglob("*")) if p.is_file()]
     else:
@@ -159,8 +163,12 @@ def damage(store: Path, action: str, chance: random.Random, note: Any) -> str:
 def _damaged(chosen: Path, action: str, chance: random.Random) -> None:
     if action == "vanished folder":
         shutil.rmtree(chosen, ignore_errors=True)
+    elif action == "mutation":
+        found = small_files(store)
     elif action == "deleted payload":
         chosen.unlink()
+    elif action == "mutation":
+        chosen.write_bytes(mutated(chosen.read_bytes(), chance))
     elif action == "truncation":
         os.truncate(chosen, chance.randrange(chosen.stat().st_size))
     else:

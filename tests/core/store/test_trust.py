@@ -1,7 +1,5 @@
 """A store may come from a stranger: whatever its files say, nothing outside is touched, and no wrong artifact is served."""
 
-import copy
-import hashlib
 import json
 import random
 import shutil
@@ -16,6 +14,7 @@ from featcx_core.errors import InputError
 from featcx_core.store.artifacts import ArtifactRef, Store, references
 from featcx_core.store.pruning import left_over, remove, superfluous
 from featcx_core.store.trust import inside, read_json
+from tests.faults.mutations import PRECIOUS, mutated, small_files
 
 KEYS = {"data": "d" * 64, "target": "1" * 64, "report": "3" * 64}
 
@@ -42,7 +41,7 @@ def made(root):
         with store.lock(ref.stage, ref.key):
             pass
     (root / "outside").mkdir()
-    (root / "outside" / "thesis.txt").write_text("precious")
+    (root / "outside" / "thesis.txt").write_bytes(PRECIOUS)
     return store, {ref.stage: ref for ref in (data, target, report)}
 
 
@@ -79,61 +78,19 @@ def test_no_link_leads_out_of_a_store(tmp_path):
     assert any(damage.artifact.startswith("target") for damage in store.verify())
 
 
-def values(value, path=()):
-    """Paths of all values in nested JSON, the containers too."""
-    yield path
-    for name, entry in (
-        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    ):
-        yield from values(entry, (*path, name))
-
-
-STRANGE = [
-    *("..", ".", "/", "", "/etc", "../outside", "../../outside", "target/../..", "report", "\0", "x" * 200, "é", "0"),
-    *(None, True, -1, 10**30, 1.5, [], {}, [[]], {"stage": "..", "key": "outside", "digest": "0"}),
-    {"stage": "report", "key": KEYS["report"], "digest": "0"},
-    {"../../outside/thesis.txt": {"bytes": 8, "sha256": hashlib.sha256(b"precious").hexdigest()}},
-    {"type": "pickle", "picklelib": "cloudpickle"},
-]
-
-
-def mutated(text, chance):
-    """A small file's text with one value or name replaced, a piece taken out, or bytes flipped."""
-    kind = chance.random()
-    if kind < 0.15:
-        data = bytearray(text.encode())
-        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
-        return bytes(data)
-    if kind < 0.2:
-        return chance.choice([b"", b"{", b"null", b"[" * 100_000, text.encode()[: len(text) // 2], b"NaN", b"\xff\xfe"])
-    value = json.loads(text)
-    path = chance.choice(list(values(value)))
-    if not path:
-        return json.dumps(chance.choice(STRANGE)).encode()
-    parent = value
-    for name in path[:-1]:
-        parent = parent[name]
-    strange = copy.deepcopy(chance.choice(STRANGE))
-    if isinstance(parent, dict) and kind > 0.8:
-        parent[strange if isinstance(strange, str) else path[-1] + "x"] = parent.pop(path[-1])
-    else:
-        parent[path[-1]] = strange
-    return json.dumps(value).encode()
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_mutated_files_neither_lead_out_nor_are_believed(tmp_path, seed):
-    """100 mutations of each: manifests, notes of checks, notes of runs. (10,000 were run once, with seeds of their own.)"""
+    """100 mutations of manifests, notes of checks and of runs, and locks; `python -m tests.faults.fuzz store` does more."""
     store, refs = made(tmp_path)
     kept, before = tmp_path / "kept", outside(tmp_path)
     shutil.copytree(store.root, kept)
-    small = sorted(p.relative_to(kept) for p in kept.rglob("*.json"))
+    small = [path.relative_to(kept) for path in small_files(kept)]
     chance = random.Random(seed)
     for _ in range(100):
         place = chance.choice(small)
         shutil.rmtree(store.root)
         shutil.copytree(kept, store.root)
-        (store.root / place).write_bytes(mutated((kept / place).read_text(), chance))
+        (store.root / place).write_bytes(mutated((kept / place).read_bytes(), chance))
         for ref in refs.values():
             found = store.find(ref.stage, ref.key)
             assert found is None or found == ref, place
