@@ -73,7 +73,7 @@ def dogs(root: Path) -> list[Crop]:
         path = root / "lists" / f"{split}_list.mat"
         try:
             files = [str(entry[0]) for entry in loadmat(path)["file_list"].ravel()]
-        except (OSError, KeyError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
+        except (OSError, LookupError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
             raise InputError(
                 f"{path} cannot be read as the official list ({error}); unpack the archive anew."
             ) from error

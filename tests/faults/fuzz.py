@@ -108,7 +108,9 @@ def spec(folder: Path) -> Callable[[Any], None]:
             clean(lambda: load_spec("digits", file))
         else:
             over = data.draw(st.lists(st.builds("{}={}".format, paths, TEXT) | TEXT, max_size=2))
-            given_texts = data.draw(st.fixed_dictionaries({}, optional=dict.fromkeys(("sizes", "archs", "seeds"), TEXT)))
+            given_texts = data.draw(
+                st.fixed_dictionaries({}, optional=dict.fromkeys(("sizes", "archs", "seeds"), TEXT))
+            )
             clean(lambda: Asked("digits", over=over, **given_texts).sweep())
             clean(lambda: validate(data.draw(st.dictionaries(TEXT | st.just("base"), VALUE, max_size=2)), SweepSpec))
 

@@ -293,7 +293,7 @@ def run_alone(store: Path) -> None:
 
 
 def know_all(store: Path) -> None:
-    """What runs work out of texts and data that stay as they are, such as versions of code, is known before they are forked."""
+    """What runs work out of texts and data that stay, such as versions of code, is known before they are forked."""
     from flows.analyze import analyze
     from flows.planning.plan import looked_at, rates_here
 

@@ -163,8 +163,6 @@ def damage(store: Path, action: str, chance: random.Random, note: Any) -> str:
 def _damaged(chosen: Path, action: str, chance: random.Random) -> None:
     if action == "vanished folder":
         shutil.rmtree(chosen, ignore_errors=True)
-    elif action == "mutation":
-        found = small_files(store)
     elif action == "deleted payload":
         chosen.unlink()
     elif action == "mutation":

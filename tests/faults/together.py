@@ -1,7 +1,7 @@
-"""`python -m tests.faults.together`: eight processes with overlapping sweeps on one store, which is pruned and verified meanwhile.
+"""`python -m tests.faults.together`: eight processes with overlapping sweeps on one store, pruned and verified meanwhile.
 
-Each artifact is computed once, and its bytes are those that one process gives. A process that is done waits for the others, as
-one with more to do would: what only ended runs have made, a pruning may take, and a later run computes it again.
+Each artifact is computed once, and its bytes are those that one process gives. A process that is done waits for the others,
+as one with more to do would: what only ended runs have made a pruning may take, and a later run computes it again.
 """
 
 from __future__ import annotations
@@ -89,7 +89,11 @@ def together(root: Path, processes: int, points: int, width: int) -> list[str]:
         lacking = set(noted(shared.root, f"run{i}")) - expected.keys()
         words += [f"run{i} has {stage}/{key[:12]}, which one process has not" for stage, key in lacking]
     made = Counter(note.label for note in read_notes(root / "alone", "alone") if note.state == "computed")
-    words += [f"{label}: computed {computed[label]} times, not {made[label]}" for label in made if computed[label] != made[label]]
+    words += [
+        f"{label}: computed {computed[label]} times, not {made[label]}"
+        for label in made
+        if computed[label] != made[label]
+    ]
     words += [f"{stage}/{key[:12]} differs" for (stage, key), d in there.items() if expected.get((stage, key)) != d]
     if rounds < 3 or len(expected) < 10 * points:
         words.append(f"{rounds} prunings and {len(expected)} artifacts are too few to tell anything")
