@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 OLDEST ?= .venv-oldest
 CORE = tests/core/store tests/core/data tests/core/nets tests/core/game tests/core/studies tests/flows/cli/test_terminal.py \
-	tests/core/analysis/test_components.py tests/core/analysis/test_significance.py tests/flows/running/test_embedded.py \
+	tests/core/analysis/test_significance.py tests/flows/running/test_embedded.py \
 	tests/e2e/test_stopping.py
 PREPARED = @test -d $(VENV) || $(PYTHON) -m venv $(VENV); \
 	echo 'Installing into $(VENV): a few minutes; with the CUDA build of PyTorch 6 GB.'

@@ -432,8 +432,13 @@ def nearest(name: str, valid: list[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else f"choose one of {', '.join(valid)}."
 
 
-def validate(values: dict[str, Any], model: type[S] = RunSpec) -> S:  # type: ignore[assignment]
-    """A spec, a RunSpec unless another is asked for, from nested values.
+def validate(values: dict[str, Any]) -> RunSpec:
+    """A RunSpec from nested values, see `validated`."""
+    return validated(RunSpec, values)
+
+
+def validated(model: type[S], values: dict[str, Any]) -> S:
+    """A spec of this kind from nested values.
 
     Raises:
         InputError: with the field's path, what it holds and what it should, the nearest valid field for an unknown one.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from featcx_core.errors import InputError
-from featcx_core.specs import RunSpec, SweepSpec, validate
+from featcx_core.specs import RunSpec, SweepSpec, validated
 from flows.settings import load_spec, parse_value
 
 # What a sweep leaves out unless asked: it compares targets, and these belong to one target and cost four times as much.
@@ -63,7 +63,7 @@ class Asked(NamedTuple):
             "seeds": _whole_numbers(self.seeds, "--seeds 0,1,2", 0),
             "over": fields,
         }
-        return validate(asked, SweepSpec)
+        return validated(SweepSpec, asked)
 
     def either(self) -> RunSpec | SweepSpec:
         """The sweep where anything is swept over, else the run."""

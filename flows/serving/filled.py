@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from featcx_core.errors import InputError
-from featcx_core.specs import RunSpec, SweepSpec, validate
+from featcx_core.specs import RunSpec, SweepSpec, validated
 from flows.asked import SWEEP_DEFAULTS
 from flows.compare import Pair, pair
 from flows.running.place import given_runtime, given_store
@@ -30,7 +30,7 @@ def filled_sweep(preset: Any, settings: Any, **axes: Any) -> SweepSpec:
     """
     base = filled_spec(preset, settings, *map(parse_override, SWEEP_DEFAULTS))
     given = {name: values for name, values in axes.items() if values}
-    return validate({"base": base} | given, SweepSpec)
+    return validated(SweepSpec, {"base": base} | given)
 
 
 def filled_pair(a: str, b: str) -> Pair:

@@ -86,7 +86,7 @@ def paths_in(model: Any, before: str = "") -> list[str]:
 
 def spec(folder: Path) -> Callable[[Any], None]:
     """Settings: values of any kind in any fields, from a file or a form; texts after --set; files of any bytes."""
-    from featcx_core.specs import RunSpec, SweepSpec, validate
+    from featcx_core.specs import RunSpec, SweepSpec, validated
     from flows.asked import Asked
     from flows.settings import changed_preset, load_spec, nest
 
@@ -112,7 +112,7 @@ def spec(folder: Path) -> Callable[[Any], None]:
                 st.fixed_dictionaries({}, optional=dict.fromkeys(("sizes", "archs", "seeds"), TEXT))
             )
             clean(lambda: Asked("digits", over=over, **given_texts).sweep())
-            clean(lambda: validate(data.draw(st.dictionaries(TEXT | st.just("base"), VALUE, max_size=2)), SweepSpec))
+            clean(lambda: validated(SweepSpec, data.draw(st.dictionaries(TEXT | st.just("base"), VALUE, max_size=2))))
 
     return one
 

@@ -84,3 +84,14 @@ def test_files_that_are_none(tmp_path):
     torch.save({"epoch": 3}, tmp_path / "none")
     with pytest.raises(InputError, match="holds no state dict"):
         read_checkpoint(tmp_path / "none")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_that_is_cut_anywhere_is_told(tmp_path, zipped):
+    path = tmp_path / "weights.pt"
+    torch.save({"a": torch.ones(3)}, path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    for length in range(2, len(whole) - 30, 31):
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError, match=r"copy|give a file|holds"):
+            read_checkpoint(path)

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from featcx_core.errors import InputError
 from featcx_core.store.artifacts import ArtifactRef, Store, references
 from featcx_core.store.pruning import left_over, remove, superfluous
-from featcx_core.store.trust import inside, read_json
+from featcx_core.store.trust import as_written, inside, read_json
 from tests.faults.mutations import PRECIOUS, mutated, small_files
 
 KEYS = {"data": "d" * 64, "target": "1" * 64, "report": "3" * 64}
@@ -158,3 +158,15 @@ def test_what_a_live_run_has_noted_is_not_pruned(tmp_path):
     lease.close()
     assert store.live_runs() == []
     assert len(superfluous(store, 0, None)) == 2
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("settings"), TypeError("no\nlines"), MemoryError(), ValueError("x" * 10_000)]
+)
+def test_what_is_not_as_written_is_told_in_a_line(error):
+    with pytest.raises(InputError, match=type(error).__name__) as told, as_written("The run"):
+        raise error
+    assert len(str(told.value)) < 500
+    assert "\n" not in str(told.value)
+    with pytest.raises(InputError, match=r"^as it is$"), as_written("The run"):
+        raise InputError("as it is")

@@ -101,3 +101,9 @@ def test_a_check_of_the_method(case: str, tmp_path: Path) -> None:
 def test_a_plan(case: str, tmp_path: Path) -> None:
     arguments, sentence = PLAN[case]
     assert sentence in refused(tmp_path, "plan", *arguments)
+
+
+@pytest.mark.parametrize("text", [b"\x80eed = 1", b"seed = ", b"seed = " + b"[" * 100_000, b"\xff\xfes\x00"])
+def test_a_file_of_settings_that_is_none(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_bytes(text)
+    assert "mine.toml is not valid TOML" in refused(tmp_path, "run", "digits", "--config", "mine.toml")
