@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 
 ALONE = ("torch", "torchvision")
-TESTED_WITH = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "timm")
+TESTED_WITH = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "timm", "shapiq")
 
 
 def main() -> None:
