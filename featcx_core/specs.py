@@ -344,6 +344,11 @@ class RuntimeSpec(Spec):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     runner: Literal["threads", "processes", "ray"] = Field("threads", description="what executes the tasks")
     threads: int = Field(1, ge=1, le=256, description="CPU threads of each training (last digits depend on it)")
+    remote: str = Field(
+        "", description="address of the team's cache: s3://bucket/folder, sftp://, gs://, az:// or file://"
+    )
+    remote_read_only: bool = Field(False, description="take from the team's cache, send nothing there")
+    wait: bool = Field(True, description="a run's end waits until the team's cache has all that was computed")
 
 
 class RunSpec(Spec):

@@ -14,7 +14,7 @@ from flows.results import network_results
 from flows.running.preflight import check, numerics_for
 from flows.running.submitting import finished, settled, submitter
 from flows.showing import show_analysis
-from tasks.env import Env
+from tasks.env import Env, opened
 from tasks.progress import tell_first
 
 Refs = dict[str, dict[str, ArtifactRef | None]]
@@ -27,7 +27,7 @@ def stages(submit: Submit, spec: RunSpec) -> Recipe:
 
 def run_analysis(spec: RunSpec, env: Env) -> dict[str, Any]:
     """The body of the flow; whatever the store holds is not computed again."""
-    began, submit, place = time.monotonic(), submitter(env), Store(env.store)
+    began, submit, place = time.monotonic(), submitter(env), opened(env)
     recipe = stages(submit, spec)
 
     def found(of: Recipe) -> dict[str, Any]:
@@ -48,17 +48,17 @@ def run_analysis(spec: RunSpec, env: Env) -> dict[str, Any]:
 def analysed(spec: RunSpec, place: Store, refs: Refs, report: ArtifactRef, effort: dict[str, Any]) -> dict[str, Any]:
     """One analysed target and its variants in the form of `--json`; `effort` holds what it took."""
     networks = {name: network_results(place, nodes) for name, nodes in refs.items()}
-    main = networks.pop("target")
-    artifacts = {stage: str(place.path(ref)) for stage, ref in refs["target"].items() if ref is not None}
+    main, page = networks.pop("target"), place.path(report)
+    artifacts = {stage: str(place.place(ref)) for stage, ref in refs["target"].items() if ref is not None}
     return {
         "spec": spec.model_dump(mode="json"),
-        "report": str(place.path(report) / "report.html"),
+        "report": str(page / "report.html"),
         "store": str(place.root),
         **effort,
         **main,
         "variants": {name: networks.get(name) for name in ("distilled", "pruned", "quantised")},
         "notes": notes(spec),
-        "artifacts": artifacts | {"report": str(place.path(report))},
+        "artifacts": artifacts | {"report": str(page)},
     }
 
 

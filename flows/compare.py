@@ -16,7 +16,7 @@ from flows.recipes import Node, Submit
 from flows.running.submitting import submitter
 from flows.showing import show_comparison
 from tasks.compare import comparison
-from tasks.env import Env
+from tasks.env import Env, opened
 
 Networks = dict[str, dict[str, ArtifactRef | None]]
 
@@ -76,7 +76,7 @@ def run_comparison(given: Pair, env: Env) -> dict[str, Any]:
     from featcx_core.analysis.comparison import changes
 
     submit = submitter(env)
-    folder = Store(env.store).path(stages(submit, given).result())
+    folder = opened(env).path(stages(submit, given).result())
     frame = Record.load(folder).frames["comparison"]
     rows = [{name: plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
     return {

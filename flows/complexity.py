@@ -17,7 +17,7 @@ from flows.running.preflight import check, numerics_for
 from flows.running.submitting import settled, submitter
 from flows.showing import show_complexity
 from tasks.complexity import complexity_report, task_learner, task_weights
-from tasks.env import Env
+from tasks.env import Env, opened
 
 UNUSED = {"target", "exemplary", "reliability", "substitution", "variants", "pictures"}
 
@@ -66,7 +66,7 @@ def run_complexity(spec: RunSpec, env: Env) -> dict[str, Any]:
     submit = submitter(env)
     report = stages(submit, spec)
     settled(submit.futures)
-    folder = Store(env.store).path(report.result())
+    folder = opened(env).path(report.result())
     found = Record.load(folder).numbers
     main = found["mean_order"]
     return {

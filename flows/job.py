@@ -15,8 +15,9 @@ from prefect import flow
 
 from featcx_core.store.artifacts import Store
 from flows.recipes import Submit
+from flows.running.publishing import publishing
 from flows.running.submitting import Placed, new_env, nothing_left, task_runner
-from tasks.env import Env
+from tasks.env import Env, opened
 from tasks.progress import noted
 
 S = TypeVar("S", bound=Placed)
@@ -74,7 +75,9 @@ class Job(Generic[S]):
     def within(self, spec: S, env: Env, name: str) -> Results:
         """The results of a run so called, within a flow; left in the UI as well, where there is one."""
         began = time.monotonic()
-        results = self._results(spec, env)
+        with publishing(env) as remote:
+            results = self._results(spec, env)
+        results |= remote
         results |= {"seconds": round(time.monotonic() - began, 2)}
         if env.shown:
             self.show(name, results)
@@ -105,5 +108,5 @@ def heed_sigterm(stop: Any) -> None:
 
 def vanished(env: Env) -> bool:
     """Whether something that a run has found or made is no longer there, or no longer whole."""
-    store = Store(env.store)
+    store = opened(env)
     return any(store.find(stage, key) is None for stage, key in noted(env.store, env.run))

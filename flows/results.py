@@ -18,20 +18,20 @@ Refs = Mapping[str, ArtifactRef | None]
 
 def network_results(store: Store, refs: Refs) -> dict[str, Any]:
     """One analysed network: its scores, a row an order, the order chosen for substitution."""
-    frames = read_frames(refs, store.path)
+    frames = read_frames(refs, store.tables)
     target, significance, substitution = refs["target"], refs["significance"], refs["substitution"]
     assert target is not None
     assert significance is not None
     assert substitution is not None
-    stored = Record.load(store.path(target)).numbers
-    scores = stored["scores"] | Record.load(store.path(significance)).numbers
-    found = {"target": scores, "orders": order_rows(frames), **Record.load(store.path(substitution)).numbers}
+    stored = Record.load(store.tables(target)).numbers
+    scores = stored["scores"] | Record.load(store.tables(significance)).numbers
+    found = {"target": scores, "orders": order_rows(frames), **Record.load(store.tables(substitution)).numbers}
     if "size" in stored:
         found["size"] = stored["size"]
     found["wide_control"] = row_of(frames["wide_control"]) if "wide_control" in frames else None
     found["images"] = row_of(frames["image_ranks"]) if "image_ranks" in frames else None
     if control := refs.get("control"):
-        found["control"] = Record.load(store.path(control)).numbers
+        found["control"] = Record.load(store.tables(control)).numbers
     return found
 
 

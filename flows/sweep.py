@@ -16,7 +16,7 @@ from flows.running.preflight import check, numerics_for
 from flows.running.submitting import finished, submitter
 from flows.showing import show_sweep
 from tasks import present
-from tasks.env import Env
+from tasks.env import Env, opened
 
 
 class Swept(NamedTuple):
@@ -136,7 +136,7 @@ def sweep_name(spec: SweepSpec) -> str:
 
 def swept(spec: SweepSpec, env: Env, done: Swept) -> dict[str, Any]:
     """A finished sweep in the form of `--json`."""
-    place, grid = Store(env.store), points(spec)
+    place, grid = opened(env), points(spec)
     folder = place.path(done.report)
     return {
         "spec": spec.model_dump(mode="json"),

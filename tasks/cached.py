@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
+import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ from featcx_core.store.artifacts import ArtifactRef, Store
 from featcx_core.store.trust import inside
 from tasks.devices import placement
 from tasks.engine import Stage, execute, stage_of
-from tasks.env import Env
+from tasks.env import Env, on_this_node, opened
 from tasks.progress import Progress
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ def submit(stage: Stage, env: Env, scope: str = "", **arguments: Any) -> Prefect
     """Has the stage's task run when its inputs exist; the future of its reference."""
     env = env.model_copy(update={"scope": scope})
     name = stage.describe(arguments, scope).replace("{", "(").replace("}", ")")
-    task = task_of(stage).with_options(task_run_name=name, result_storage=_folder(records(Store(env.store))))
+    task = task_of(stage).with_options(task_run_name=name, result_storage=records(env))
     with placement(env.device, env.threads, stage.computes, ray=not env.exclusive):
         return task.submit(env=env, **arguments)
 
@@ -73,36 +75,39 @@ class StoreCache(CachePolicy):
         """The stage's name and key, which is also the record's file name."""
         stage, env = stage_of(self.module, self.stage), inputs["env"]
         arguments = {name: value for name, value in inputs.items() if name != "env"}
-        key, store = stage.key(arguments), Store(env.store)
+        env = on_this_node(env)
+        key, store = stage.key(arguments), opened(env)
         progress = Progress(env, stage.name, key, stage.describe(arguments, env.scope))
         progress.note("waiting")  # before it looks: what a run has noted is not pruned
         found = store.find(stage.name, key)
-        write_record(store, f"{stage.name}-{key}", found)
+        write_record(records(env), f"{stage.name}-{key}", found)
         if found is not None:
             progress.finish(computed=False)
         return f"{stage.name}-{key}"
 
 
-def records(store: Store) -> Path:
-    """The folder of Prefect's own records."""
-    return store.root / ".prefect" / "results"
+def records(env: Env) -> Path:
+    """The folder of Prefect's own records, which are made anew each time: one that is the same on all machines of a run."""
+    if not env.scattered:
+        folder = inside(Store(env.store).root, ".prefect", "results")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    folder = Path(tempfile.gettempdir()) / f"featcx-records-{env.run}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} is somebody else's, who could have Prefect read what they like")
+    return folder
 
 
-def write_record(store: Store, name: str, found: ArtifactRef | None) -> None:
+def write_record(folder: Path, name: str, found: ArtifactRef | None) -> None:
     """Has Prefect's record say what the store says, whatever stood there: one from a stranger could name a serializer that
     runs code, and Prefect would use it. Where there is no artifact there is no record.
     """
-    path = inside(store.root, ".prefect", "results") / name
+    path = folder / name
     if found is None:
         path.unlink(missing_ok=True)
         return
     about = ResultRecordMetadata(serializer=JSONSerializer(), storage_key=str(path))
     fresh = path.with_name(f"{name}.{uuid.uuid4().hex[:8]}")
-    fresh.parent.mkdir(parents=True, exist_ok=True)
     fresh.write_bytes(ResultRecord(result=found, metadata=about).serialize())
     fresh.rename(path)
-
-
-def _folder(path: Path) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
-    return path

@@ -26,7 +26,7 @@ from featcx_core.store.code import CodeVersion, code_version
 from featcx_core.store.keys import artifact_key, digest
 from featcx_core.store.record import Record
 from tasks.devices import Lease, lease, settled_allocator
-from tasks.env import Env
+from tasks.env import Env, on_this_node, opened
 from tasks.progress import Progress
 
 if TYPE_CHECKING:
@@ -145,7 +145,8 @@ def stage(
 
 def execute(stage: Stage, arguments: dict[str, Any], env: Env) -> ArtifactRef:
     """Computes and publishes a stage's artifact, unless someone else has while this one waited for its key."""
-    store, key = Store(env.store), stage.key(arguments)
+    env = on_this_node(env)
+    store, key = opened(env), stage.key(arguments)
     progress = Progress(env, stage.name, key, stage.describe(arguments, env.scope))
     progress.note("waiting")
     inputs = references(_jsonable(arguments))

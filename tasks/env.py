@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
+
+from featcx_core.store.artifacts import Store
+
+NODE_STORE = "FEATCX_NODE_STORE"  # on a machine whose disk the others do not see: the folder of its own store
 
 
 class Env(BaseModel):
@@ -18,6 +27,10 @@ class Env(BaseModel):
         scope: which of the run's networks a stage belongs to, for the reader.
         exclusive: lease a device before computing; false where Ray has placed the task on one already.
         shown: leave progress, tables and pictures as artifacts in Prefect's UI.
+        remote: address of the team's cache; empty: none.
+        read_only: send nothing there.
+        patient: at its end a run waits until all is sent.
+        scattered: workers share no folder with whoever started the run; what they make reaches it by the remote.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -31,3 +44,39 @@ class Env(BaseModel):
     turn: int = 0
     scope: str = ""
     shown: bool = False
+    remote: str = ""
+    read_only: bool = False
+    patient: bool = True
+    scattered: bool = False
+
+
+def on_this_node(env: Env) -> Env:
+    """Where a run works on this machine, which may have a folder of its own."""
+    own = os.environ.get(NODE_STORE, "")
+    return env.model_copy(update={"store": str(Path(own).absolute())}) if env.scattered and own else env
+
+
+def opened(env: Env) -> Store:
+    """The store that a run works in, with the remote behind it if there is one; a store that cannot be written has none."""
+    if not (env.remote and Store(env.store).can_be_written):
+        return Store(env.store)
+    return _shared(env.store, env.remote, env.read_only, env.run, env.scattered, os.getpid())
+
+
+@functools.lru_cache(maxsize=16)
+def _shared(root: str, url: str, read_only: bool, run: str, scattered: bool, process: int) -> Store:
+    from featcx_core.store.remote.journal import Journal
+    from featcx_core.store.remote.shared import SharedStore
+
+    at_once = scattered and NODE_STORE in os.environ
+    return SharedStore(
+        root, _remote(url, read_only, process), Journal(Path(root) / ".runs" / run / "remote.log"), at_once
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _remote(url: str, read_only: bool, process: int) -> Any:
+    from featcx_core.store.remote.cache import Remote
+    from featcx_core.store.remote.envelope import secret_here
+
+    return Remote(url, read_only, secret_here())

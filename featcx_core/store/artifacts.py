@@ -89,6 +89,14 @@ class Store:
         """
         return inside(self.root, ref.stage, ref.key)
 
+    def place(self, ref: ArtifactRef) -> Path:
+        """Where the artifact's folder is, or would be."""
+        return inside(self.root, ref.stage, ref.key)
+
+    def tables(self, ref: ArtifactRef) -> Path:
+        """A folder with the artifact's tables and numbers; of what lies elsewhere no more than these is fetched."""
+        return self.path(ref)
+
     def manifest(self, ref: ArtifactRef) -> dict[str, Any]:
         """The artifact's manifest."""
         return read_manifest(self.root, ref.stage, ref.key)
@@ -167,33 +175,43 @@ class Store:
         `fill`'s manifest may name files under 'volatile': they are checked like the others but are no part of the
         artifact's digest, since they tell times and places.
         """
-        folder = self.root / ".partial" / f"{stage}-{key[:12]}-{uuid.uuid4().hex[:8]}"
-        aside = folder.with_name(f"{folder.name}-damaged")
-        folder.mkdir(parents=True)
+        folder = self._fresh(stage, key)
         try:
             manifest = fill(folder)
             names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
             files = {
-                name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in names
+                name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in names
             }
-            content = _content(files, manifest.get("volatile", ()))
+            content = content_digest(files, manifest.get("volatile", ()))
             manifest = {"stage": stage, "key": key, "digest": content} | manifest | {"files": files}
-            _write(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
-            for name in names:
-                (folder / name).chmod(folder.stat().st_mode & 0o666)  # some libraries' files are closed to the group
-                _sync(folder / name)
-            final = inside(self.root, stage, key)
-            final.parent.mkdir(parents=True, exist_ok=True)
+            self._move_in(folder, stage, key, json.dumps(manifest, indent=1, ensure_ascii=False), names)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return ArtifactRef(stage=stage, key=key, digest=content)
+
+    def _fresh(self, stage: str, key: str) -> Path:
+        """An empty folder on the store's file system."""
+        folder = self.root / ".partial" / f"{stage}-{key[:12]}-{uuid.uuid4().hex[:8]}"
+        folder.mkdir(parents=True)
+        return folder
+
+    def _move_in(self, folder: Path, stage: str, key: str, manifest: str, names: Collection[str]) -> None:
+        """Makes of a folder of files that were hashed, and of the text of their manifest, the artifact of this key."""
+        final, aside = inside(self.root, stage, key), folder.with_name(f"{folder.name}-damaged")
+        _write(folder / MANIFEST, manifest)
+        for name in names:
+            (folder / name).chmod(folder.stat().st_mode & 0o666)  # some libraries' files are closed to the group
+            _sync(folder / name)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
             if final.exists():  # damaged, or find() would have served it
                 final.rename(aside)
             folder.rename(final)
             _sync(final.parent)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
             shutil.rmtree(aside, ignore_errors=True)
-        stamps = {name: _stamp(final / name) for name in (*files, MANIFEST)}
+        stamps = {name: _stamp(final / name) for name in (*names, MANIFEST)}
         _write(self._memo(stage, key), json.dumps(stamps))
-        return ArtifactRef(stage=stage, key=key, digest=content)
 
     def manifests(self) -> list[dict[str, Any]]:
         """All manifests that lie where they say, oldest first."""
@@ -288,9 +306,9 @@ class Store:
             path = inside(folder, name)
             if not path.is_file():
                 found.append((name, "is missing"))
-            elif path.stat().st_size != entry["bytes"] or _sha256(path) != entry["sha256"]:
+            elif path.stat().st_size != entry["bytes"] or sha256_of(path) != entry["sha256"]:
                 found.append((name, "has changed since it was written"))
-        if _content(manifest["files"], manifest.get("volatile", ())) != manifest["digest"]:
+        if content_digest(manifest["files"], manifest.get("volatile", ())) != manifest["digest"]:
             found.append((MANIFEST, "does not fit its files"))
         return found
 
@@ -313,7 +331,7 @@ def references(value: Any) -> list[ArtifactRef]:
     return found
 
 
-def _content(files: dict[str, Any], volatile: Collection[str]) -> str:
+def content_digest(files: dict[str, Any], volatile: Collection[str]) -> str:
     """The digest of an artifact's content: names and hashes of the files that are not volatile."""
     return digest({name: entry["sha256"] for name, entry in files.items() if name not in volatile})
 
@@ -331,10 +349,11 @@ def _known_sha256(path: Path) -> str:
 
 @functools.cache
 def _stamped_sha256(path: Path, size: int, changed: int, inode: int) -> str:
-    return _sha256(path)
+    return sha256_of(path)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The hash of a file, as manifests have it."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

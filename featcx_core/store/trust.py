@@ -67,7 +67,15 @@ def read_json(path: Path) -> Any:
         ValueError, OSError: when there is none, or none within bounds.
     """
     with open(path, "rb") as file:
-        text = file.read(LARGEST + 1)
+        return parsed(file.read(LARGEST + 1))
+
+
+def parsed(text: bytes) -> Any:
+    """The JSON in a small file's bytes.
+
+    Raises:
+        ValueError: when there is none, or none within bounds.
+    """
     if len(text) > LARGEST:
         raise ValueError("it is larger than any of featcx's own")
     try:
@@ -87,8 +95,17 @@ def read_manifest(root: Path, stage: str, key: str) -> dict[str, Any]:
         ValueError, OSError: when it cannot be read, lacks what every manifest has, or tells of another place.
     """
     folder = inside(root, stage, key)
+    return believed(read_json(inside(folder, MANIFEST)), stage, key, folder)
+
+
+def believed(value: Any, stage: str, key: str, folder: Path) -> dict[str, Any]:
+    """A manifest of this stage and key, whose files lie in `folder`.
+
+    Raises:
+        ValueError: when it lacks what every manifest has, tells of another place, or names a file outside.
+    """
     try:
-        manifest = Manifest.model_validate(read_json(inside(folder, MANIFEST))).model_dump()
+        manifest = Manifest.model_validate(value).model_dump()
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"its {'.'.join(map(str, first['loc'])) or 'content'}: {first['msg'].lower()}") from error

@@ -19,6 +19,9 @@ def complexity(
     set_: options.Set = None,
     store: options.Store = options.STORE,
     device: options.Device = None,
+    remote: options.Remote = None,
+    remote_read_only: options.ReadOnly = False,
+    no_wait: options.NoWait = False,
     json: options.Json = None,
     debug: options.Debug = False,
 ) -> None:
@@ -28,7 +31,9 @@ def complexity(
 
         from flows.asked import Asked
 
-        spec, console = Asked(preset, config, options.overridden(set_, device=device)).run(), Console()
+        away = options.away(remote, remote_read_only, no_wait)
+        changes = options.overridden(set_, device=device, **away)
+        spec, console = Asked(preset, config, changes).run(), Console()
 
         def ready() -> tuple[Job[RunSpec], RunSpec]:
             from flows.complexity import complexity

@@ -45,4 +45,9 @@ def carried_out(
         env, url = new_env(spec, store, shown=server.own is not None), server.url()
         starting.close()
         with reporting_to(url), live_display(env, count, console, show_first):
-            return job(spec, store, env)
+            results = job(spec, store, env)
+    if "remote" in results:
+        from flows.running.publishing import remote_line
+
+        console.print(remote_line(results["remote"]), highlight=False, soft_wrap=True)
+    return results

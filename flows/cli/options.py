@@ -48,6 +48,16 @@ Config = Annotated[Path | None, typer.Option("--config", help="TOML file that ch
 Set = Annotated[list[str] | None, typer.Option("--set", help="path.to.field=value; may be given again.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 Runner = Annotated[str | None, typer.Option("--runner", help="threads, processes or ray.")]
+Remote = Annotated[
+    str | None,
+    typer.Option("--remote", envvar="FEATCX_REMOTE", help="Address of the team's cache: s3://bucket/folder, …"),
+]
+ReadOnly = Annotated[
+    bool, typer.Option("--remote-read-only", envvar="FEATCX_REMOTE_READ_ONLY", help="Send nothing to the team's cache.")
+]
+NoWait = Annotated[
+    bool, typer.Option("--no-wait", help="Do not wait at the end for what is still to be sent to the team's cache.")
+]
 Open = Annotated[
     bool, typer.Option("--open", help="Show the report in the browser, first as soon as the target has one.")
 ]
@@ -89,9 +99,15 @@ def show_page(path: str | Path) -> None:
         print(f"featcx: there is no browser here to show {path}.", file=sys.stderr)
 
 
-def overridden(set_: list[str] | None, **runtime: str | None) -> list[str]:
+def overridden(set_: list[str] | None, **runtime: str | bool | None) -> list[str]:
     """What --set changes, and options of their own that stand for fields of `runtime`."""
-    return [*(set_ or []), *(f"runtime.{name}={value}" for name, value in runtime.items() if value is not None)]
+    given = {name: value for name, value in runtime.items() if value is not None}
+    return [*(set_ or []), *(f"runtime.{name}={json.dumps(value)}" for name, value in given.items())]
+
+
+def away(remote: str | None, read_only: bool, no_wait: bool = False) -> dict[str, str | bool | None]:
+    """The fields of `runtime` that the options of a team's cache stand for."""
+    return {"remote": remote, "remote_read_only": read_only or None, "wait": False if no_wait else None}
 
 
 @contextlib.contextmanager

@@ -42,6 +42,7 @@ def plan(
     ] = None,
     anew: Annotated[bool, typer.Option("--calibrate", help="Time this device anew.")] = False,
     every: Annotated[bool, typer.Option("--all", help="A line a stage, however many there are.")] = False,
+    remote: options.Remote = None,
     json: options.Json = None,
     debug: options.Debug = False,
 ) -> None:
@@ -59,7 +60,7 @@ def plan(
         from flows.planning.plan import job_of
         from flows.planning.plan import plan as planned
 
-        changes = options.overridden(set_, device=device, runner=runner)
+        changes = options.overridden(set_, device=device, runner=runner, **options.away(remote, True))
         spec = Asked(preset, config, changes, sizes, archs, seeds, over or (), layers).either()
         job_of(spec).check(spec, store)
         found, console = planned(spec, store, devices, rate, anew), options.wide_console()

@@ -19,6 +19,9 @@ def run(
     store: options.Store = options.STORE,
     device: options.Device = None,
     runner: options.Runner = None,
+    remote: options.Remote = None,
+    remote_read_only: options.ReadOnly = False,
+    no_wait: options.NoWait = False,
     json: options.Json = None,
     open_: options.Open = False,
     debug: options.Debug = False,
@@ -29,7 +32,9 @@ def run(
 
         from flows.asked import Asked
 
-        spec, console = Asked(preset, config, options.overridden(set_, device=device, runner=runner)).run(), Console()
+        away = options.away(remote, remote_read_only, no_wait)
+        changes = options.overridden(set_, device=device, runner=runner, **away)
+        spec, console = Asked(preset, config, changes).run(), Console()
 
         def ready() -> tuple[Job[RunSpec], RunSpec]:
             from flows.analyze import analyze

@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import STORE, Debug, Device, Runner, Store, errors_as_sentences
+from flows.cli.options import STORE, Debug, Device, ReadOnly, Remote, Runner, Store, errors_as_sentences
 
 
 def serve(
     store: Store = STORE,
     device: Device = None,
     runner: Runner = None,
+    remote: Remote = None,
+    remote_read_only: ReadOnly = False,
     schedules: Annotated[
         Path | None, typer.Option("--schedules", help="TOML file with schedules of your own; README has an example.")
     ] = None,
@@ -31,4 +33,4 @@ def serve(
     with errors_as_sentences(debug):
         from flows.serving.serve import serve_flows
 
-        serve_flows(store, device, runner, schedules, limit, report_host, report_port)
+        serve_flows(store, device, runner, remote, remote_read_only, schedules, limit, report_host, report_port)

@@ -28,6 +28,9 @@ def sweep(
     store: options.Store = options.STORE,
     device: options.Device = None,
     runner: options.Runner = None,
+    remote: options.Remote = None,
+    remote_read_only: options.ReadOnly = False,
+    no_wait: options.NoWait = False,
     json: options.Json = None,
     debug: options.Debug = False,
 ) -> None:
@@ -41,7 +44,8 @@ def sweep(
         from flows.asked import Asked
         from flows.grid import points
 
-        changes = options.overridden(set_, device=device, runner=runner)
+        away = options.away(remote, remote_read_only, no_wait)
+        changes = options.overridden(set_, device=device, runner=runner, **away)
         spec, console = Asked(preset, config, changes, sizes, archs, seeds, over or (), layers).sweep(), Console()
         grid = points(spec)
 

@@ -63,6 +63,10 @@ def check_runtime(runtime: RuntimeSpec) -> int:
     """Whether the runner and the device are here; how many trainings can run side by side (1 for Ray, which places them)."""
     from tasks.devices import devices
 
+    if runtime.remote:
+        from featcx_core.store.remote.address import Address
+
+        Address(runtime.remote)
     if runtime.runner != "ray":
         return len(devices(runtime.device, runtime.threads))
     try:

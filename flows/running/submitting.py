@@ -44,6 +44,10 @@ def new_env(spec: Placed, store: Path, shown: bool = False) -> Env:
         threads=runtime.threads,
         exclusive=runtime.runner != "ray",
         shown=shown,
+        remote=runtime.remote,
+        read_only=runtime.remote_read_only,
+        patient=runtime.wait,
+        scattered=runtime.runner == "ray" and bool(runtime.remote) and not runtime.remote_read_only,
     )
 
 
@@ -74,10 +78,12 @@ class Submitter:
         self.env, self.futures = env, list[PrefectFuture[ArtifactRef]]()
         self.lease = Store(env.store).lease(env.run)
         self.inputs: dict[int, list[PrefectFuture[ArtifactRef]]] = {}
+        self.labels = list[str]()
 
     def __call__(self, stage: Stage, scope: str = "", **arguments: Any) -> PrefectFuture[ArtifactRef]:
         future = submit(stage, self.env.model_copy(update={"turn": len(self.futures)}), scope, **arguments)
         self.futures.append(future)
+        self.labels.append(stage.describe(arguments, scope))
         self.inputs[id(future)] = list(_futures(arguments))
         return future
 
@@ -94,6 +100,11 @@ class Submitter:
 
     def counts(self, scope: str = "") -> dict[str, int]:
         """How many stages the run computed and found; of those whose label begins with `scope`."""
+        if self.env.scattered:  # the notes lie where the stages ran
+            names = [
+                f.state.name for f, label in zip(self.futures, self.labels, strict=True) if label.startswith(scope)
+            ]
+            return {"run": names.count("Completed"), "cached": names.count("Cached")}
         return counts(self.env.store, self.env.run, scope)
 
 

@@ -102,6 +102,8 @@ def serve_flows(
     store: Path,
     device: str | None,
     runner: str | None,
+    remote: str | None,
+    remote_read_only: bool,
     schedules: Path | None,
     limit: int | None,
     report_host: str,
@@ -110,7 +112,7 @@ def serve_flows(
     """Serves until it is told to stop; then schedules rest until the next time, and running flows end.
 
     Args:
-        device, runner: for all runs, as on the command line; None: the environment's or the default.
+        device, runner, remote: for all runs, as on the command line; None: the environment's or the default.
         schedules: a TOML file, in addition to the one built in.
         limit: runs at the same time; None: as many as there are devices.
 
@@ -128,7 +130,8 @@ def serve_flows(
     from tasks.ui import ROUTE
 
     check_store(store)
-    set_place(store, device=device, runner=runner)
+    read_only = "true" if remote_read_only else None
+    set_place(store, device=device, runner=runner, remote=remote, remote_read_only=read_only)
     places = check_runtime(given_runtime())
     planned = [NIGHTLY, *(read_schedules(schedules) if schedules else [])]
     check_schedules(planned)

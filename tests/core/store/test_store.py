@@ -197,8 +197,10 @@ def test_a_damaged_artifact_is_replaced(store, ref):
 
 def test_a_touched_file_is_hashed_anew_and_accepted(store, ref, monkeypatch):
     hashed = []
-    plain = sys.modules[Store.__module__]._sha256
-    monkeypatch.setattr(sys.modules[Store.__module__], "_sha256", lambda path: hashed.append(path.name) or plain(path))
+    plain = sys.modules[Store.__module__].sha256_of
+    monkeypatch.setattr(
+        sys.modules[Store.__module__], "sha256_of", lambda path: hashed.append(path.name) or plain(path)
+    )
     assert store.find("stage", KEY) == ref
     assert hashed == []  # nothing has changed since it was published
     os.utime(store.path(ref) / "a.txt", (1, 1))
