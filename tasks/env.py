@@ -19,7 +19,7 @@ class Env(BaseModel):
 
     Attributes:
         store: the store's root.
-        run: names the run's progress notes.
+        run: names the run's progress notes; empty for who only looks, and leaves none.
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads of each stage.
         checkpoint_seconds: how often a training saves itself.
@@ -68,10 +68,8 @@ def _shared(root: str, url: str, read_only: bool, run: str, scattered: bool, pro
     from featcx_core.store.remote.journal import Journal
     from featcx_core.store.remote.shared import SharedStore
 
-    at_once = scattered and NODE_STORE in os.environ
-    return SharedStore(
-        root, _remote(url, read_only, process), Journal(Path(root) / ".runs" / run / "remote.log"), at_once
-    )
+    journal = Journal(Path(root) / ".runs" / run / "remote.log" if run else None)
+    return SharedStore(root, _remote(url, read_only, process), journal, at_once=scattered)
 
 
 @functools.lru_cache(maxsize=4)

@@ -55,6 +55,18 @@ class FileRef(BaseModel):
         return FileRef(path=str(path), digest=digest(named))
 
 
+class Away(NamedTuple):
+    """What of an artifact is still to be fetched.
+
+    Attributes:
+        seconds: by the pace of what came before; None where nothing did.
+    """
+
+    where: str
+    bytes: int
+    seconds: float | None
+
+
 class Damage(NamedTuple):
     """A file of an artifact that is missing or changed."""
 
@@ -96,6 +108,14 @@ class Store:
     def tables(self, ref: ArtifactRef) -> Path:
         """A folder with the artifact's tables and numbers; of what lies elsewhere no more than these is fetched."""
         return self.path(ref)
+
+    def away(self, ref: ArtifactRef) -> Away | None:
+        """What is to be fetched of an artifact that was found; None of one that is here."""
+        return None
+
+    def elsewhere(self, stage: str) -> list[dict[str, Any]]:
+        """Manifests of a stage's newest artifacts that may not be here, oldest first."""
+        return []
 
     def manifest(self, ref: ArtifactRef) -> dict[str, Any]:
         """The artifact's manifest."""

@@ -16,7 +16,7 @@ from featcx_core.store.trust import inside
 
 Manifest = dict[str, Any]
 REPORTS = frozenset({"report", "analysis", "complexity_report", "sweep_report"})
-SCRAPS = (".partial", ".runs", ".checkpoints")
+SCRAPS = (".partial", ".runs", ".checkpoints", ".views")
 
 
 def superfluous(store: Store, keep_last: int | None, max_megabytes: float | None) -> list[Manifest]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import typer
 
-from flows.cli.artifacts import artifacts, open_report, status
 from flows.cli.compare import compare
 from flows.cli.complexity import complexity
 from flows.cli.data import data
@@ -17,6 +16,8 @@ from flows.cli.plan import plan
 from flows.cli.predict import predict
 from flows.cli.run import run
 from flows.cli.serve import serve
+from flows.cli.stores.artifacts import artifacts, open_report, status
+from flows.cli.stores.remote import remote
 from flows.cli.sweep import sweep
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ for command in (run, sweep, plan, serve, status, complexity, predict, compare, e
     app.command()(command)
 app.command("open")(open_report)
 app.add_typer(artifacts, name="artifacts")
+app.add_typer(remote, name="remote")
 app.add_typer(data, name="data")
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # of typer's own click, which newer releases bring
 

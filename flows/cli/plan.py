@@ -121,7 +121,7 @@ def stages_table(found: Plan, every: bool = False) -> Table:
         table.add_row(
             stages[0].label if groups is one_each else name,
             states(stages),
-            reasons(todo),
+            reasons(todo or [s for s in stages if s.away]),
             work,
             duration(sum(s.seconds for s in todo)) if todo else "–",
             amount(max(s.load.memory for s in todo), "B") if todo else "–",
@@ -156,9 +156,10 @@ def total_line(found: Plan) -> str:
     """'12 hit, 3 miss, 40 open; about 6 min on 2 × CPU core (one at a time: 11 min), 1.2 PFLOP, …'"""
     told = found.as_dict()
     alone = f" (one stage at a time: {duration(told['device_seconds'])})" if found.places > 1 else ""
+    away = f" ({told['away']} of them away, {amount(told['away_bytes'], 'B')})" if told["away"] else ""
     return (
-        f"{told['hit']} hit, {told['miss']} miss, {told['open']} open; about {duration(told['seconds'])} on {found.places} × "
-        f"{found.rates.device}{alone}, {amount(told['flops'], 'FLOP')}, peak {amount(told['memory_bytes'], 'B')} memory "
+        f"{told['hit']} hit{away}, {told['miss']} miss, {told['open']} open; about {duration(told['seconds'])} on "
+        f"{found.places} × {found.rates.device}{alone}, {amount(told['flops'], 'FLOP')}, peak {amount(told['memory_bytes'], 'B')} memory "
         f"a device beside PyTorch's own, {amount(told['disk_bytes'], 'B')} disk."
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from featcx_core.specs import RunSpec, SweepSpec
-from featcx_core.store.artifacts import ArtifactRef, Store
+from featcx_core.store.artifacts import ArtifactRef, Away, Store
 from flows.analyze import analyze
 from flows.job import Job, S
 from flows.planning.calibration import Rates
@@ -19,6 +19,7 @@ from flows.planning.schedule import side_by_side
 from flows.running.submitting import Placed
 from flows.sweep import sweep
 from tasks.engine import Stage, checkpoint_folder, defaults
+from tasks.env import Env, opened
 
 State = Literal["hit", "miss", "open"]
 STARTING = 9.0  # seconds until the workflow server answers, imports included
@@ -36,6 +37,7 @@ class Planned:
         why: the difference from the nearest stored artifact, or what it waits for.
         inputs: places in the plan of the stages that it waits for.
         seconds: alone on the device; 0 for a hit.
+        away: of a hit that is not here, bytes to fetch where a stage reads it; 0 of one that is here.
     """
 
     stage: str
@@ -47,6 +49,7 @@ class Planned:
     inputs: tuple[int, ...]
     computes: bool
     seconds: float = 0.0
+    away: int = 0
 
 
 @dataclass
@@ -86,10 +89,13 @@ class Plan:
                     "flops": 0.0 if s.state == "hit" else s.load.flops,
                     "seconds": s.seconds,
                     "bytes": s.load.memory,
+                    "away_bytes": s.away,
                 }
                 for s in self.stages
             ],
             "hit": self.count("hit"),
+            "away": sum(s.away > 0 for s in self.stages),
+            "away_bytes": sum(s.away for s in self.stages),
             "miss": self.count("miss"),
             "open": self.count("open"),
             "flops": sum(s.load.flops for s in todo),
@@ -109,6 +115,7 @@ class Planner:
         self.store, self.stages = store, list[Planned]()
         self.places: dict[str, int] = {}
         self._stored: dict[str, list[dict[str, Any]]] | None = None
+        self._elsewhere: dict[str, list[dict[str, Any]]] = {}
 
     def __call__(self, stage: Stage, scope: str = "", **arguments: Any) -> ArtifactRef:
         arguments = defaults(stage.body) | arguments  # as Prefect hands them on, so that the keys are the same
@@ -119,12 +126,21 @@ class Planner:
         if ref.path in self.places:
             return ref
         state: State = "open" if waiting else "miss" if found is None else "hit"
-        why = f"waits for {', '.join(waiting)}" if waiting else "" if found else self.reason(stage, key, arguments)
+        away = self.store.away(found) if found else None
+        why = (
+            f"waits for {', '.join(waiting)}"
+            if waiting
+            else there(away)
+            if found
+            else self.reason(stage, key, arguments)
+        )
         inputs = {self.places[r.path] for value in arguments.values() for r in references(value)}
         load = load_of(stage.name, {name: self._made(value) for name, value in arguments.items()})
         self.places[ref.path] = len(self.stages)
         label = stage.describe(arguments, scope)
-        self.stages.append(Planned(stage.name, label, scope, state, why, load, tuple(sorted(inputs)), stage.computes))
+        planned = Planned(stage.name, label, scope, state, why, load, tuple(sorted(inputs)), stage.computes)
+        planned.away = away.bytes if away else 0
+        self.stages.append(planned)
         return ref
 
     def reason(self, stage: Stage, key: str, arguments: dict[str, Any]) -> str:
@@ -134,7 +150,10 @@ class Planner:
             self._stored = {}
             for manifest in self.store.manifests():
                 self._stored.setdefault(manifest["stage"], []).append(manifest)
-        return nearest_difference(stage.key_parts(arguments), key, self._stored.get(stage.name, [])) + resumes
+        if stage.name not in self._elsewhere:
+            self._elsewhere[stage.name] = self.store.elsewhere(stage.name)
+        known = [*self._elsewhere[stage.name], *self._stored.get(stage.name, [])]
+        return nearest_difference(stage.key_parts(arguments), key, known) + resumes
 
     def _made(self, value: Any) -> Any:
         if isinstance(value, ArtifactRef):
@@ -142,6 +161,14 @@ class Planner:
         if isinstance(value, Mapping):
             return {name: self._made(entry) for name, entry in value.items()}
         return [self._made(entry) for entry in value] if isinstance(value, list) else value
+
+
+def there(away: Away | None) -> str:
+    """Where a hit is that is not here, and what fetching it takes, where a stage reads it."""
+    if away is None:
+        return ""
+    took = "" if away.seconds is None else f", {away.seconds:.1f} s"
+    return f"at {away.where}: {away.bytes / 1e6:.1f} MB{took}"
 
 
 def is_open(ref: ArtifactRef) -> bool:
@@ -160,7 +187,8 @@ def references(value: Any) -> Iterator[ArtifactRef]:
 
 def looked_at(job: Job[S], spec: S, store: Path) -> list[Planned]:
     """The stages of a flow, in the order in which they are submitted."""
-    planner = Planner(Store(store))
+    runtime = spec.runtime
+    planner = Planner(opened(Env(store=str(store.absolute()), run="", remote=runtime.remote, read_only=True)))
     job.stages(planner, spec)
     return planner.stages
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -76,21 +76,29 @@ class Remote:
         return sum(job.result() for job in jobs)
 
     def _fetch(self, offer: Offer, name: str, path: Path) -> int:
-        size, found = offer.manifest["files"][name]["bytes"], hashlib.sha256()
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "wb") as file, self._asked():
-            for start in range(0, size, CHUNK):
-                try:
+        with open(path, "wb") as file:
+            return sum(map(file.write, self.parts(offer, name)))
+
+    def parts(self, offer: Offer, name: str) -> Iterator[bytes]:
+        """A file of an offer in pieces. Only after the last is it known to be what the manifest says.
+
+        Raises:
+            Refused, Unreachable: when it is not, is missing, or does not come.
+        """
+        size, found = offer.manifest["files"][name]["bytes"], hashlib.sha256()
+        for start in range(0, size, CHUNK):
+            try:
+                with self._asked():
                     part = self.address.read(offer.place(name), start, min(start + CHUNK, size))
-                except FileNotFoundError:
-                    raise Refused(f"{name} is missing") from None
-                if len(part) != min(CHUNK, size - start):
-                    raise Refused(f"{name} ends too soon")
-                found.update(part)
-                file.write(part)
+            except FileNotFoundError:
+                raise Refused(f"{name} is missing") from None
+            if len(part) != min(CHUNK, size - start):
+                raise Refused(f"{name} ends too soon")
+            found.update(part)
+            yield part
         if found.hexdigest() != offer.manifest["files"][name]["sha256"]:
             raise Refused(f"{name} is not what its manifest says")
-        return int(size)
 
     def send(self, folder: Path, stage: str, key: str, mend: bool = False) -> Sent:
         """Sends an artifact of a store: its files first, the envelope last. What is there with another digest stays.
@@ -149,6 +157,15 @@ class Remote:
             if len(parts) == 3 and parts[2].endswith(".json"):
                 with contextlib.suppress(ValidationError):  # a stranger's names
                     found.append((ArtifactRef(stage=parts[1], key=parts[2][:-5], digest=""), entry))
+        return found
+
+    def newest(self, stage: str, count: int = 12) -> list[dict[str, Any]]:
+        """Manifests of a stage's newest artifacts, oldest first; none where the remote does not tell."""
+        found = []
+        with contextlib.suppress(InputError, Unreachable):
+            for ref, _ in sorted(self.offers(stage), key=lambda pair: pair[1].written)[-count:]:
+                with contextlib.suppress(Refused):
+                    found += [offer.manifest for offer in [self.look(ref.stage, ref.key)] if offer]
         return found
 
     def listed(self, folder: str) -> list[Entry]:

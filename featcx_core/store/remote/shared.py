@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from featcx_core.errors import InputError
-from featcx_core.store.artifacts import ArtifactRef, Store, sha256_of
+from featcx_core.store.artifacts import ArtifactRef, Away, Store, sha256_of
 from featcx_core.store.remote.address import Unreachable
 from featcx_core.store.remote.cache import Remote, Sent
 from featcx_core.store.remote.envelope import Offer, Refused
 from featcx_core.store.remote.journal import Journal
 from featcx_core.store.trust import inside
 
+TELLING = 200_000  # bytes, of which fewer tell of a server's answer rather than of its pace
 VIEWS = ".views"  # of artifacts that lie at a remote: the tables and numbers that were looked at
 
 
@@ -103,6 +104,26 @@ class SharedStore(Store):
                 (fresh / name).replace(inside(view, name))
             shutil.rmtree(fresh, ignore_errors=True)
         return view
+
+    def away(self, ref: ArtifactRef) -> Away | None:
+        """What the remote would send of an artifact that is not here."""
+        if super().find(ref.stage, ref.key, remember=False) is not None:
+            return None
+        offer = self._asked_for(ref)
+        try:
+            pace = float(self._pace.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            pace = 0.0
+        return Away(self.remote.url, offer.bytes, offer.bytes / pace if pace > 0 else None)
+
+    def elsewhere(self, stage: str) -> list[dict[str, Any]]:
+        """Manifests of what the remote has of a stage, the newest, oldest first."""
+        return self.remote.newest(stage)
+
+    @property
+    def _pace(self) -> Path:
+        """A note of the bytes a second that came from this remote last."""
+        return inside(self.root, ".due", f"{self.remote.id}-pace")
 
     def manifest(self, ref: ArtifactRef) -> dict[str, Any]:
         """The artifact's manifest, from here or from the remote."""
@@ -197,7 +218,11 @@ class SharedStore(Store):
             self._refuse(path, told, spoilt=isinstance(error, Refused))
             raise FileNotFoundError(f"{path} could not be fetched: {error}") from error
         _mark_used(self, path)
-        self.journal.add("fetched", path, bytes=moved, seconds=round(time.monotonic() - began, 3))
+        took = time.monotonic() - began
+        self.journal.add("fetched", path, bytes=moved, seconds=round(took, 3))
+        if moved > TELLING:
+            with contextlib.suppress(OSError):
+                self._pace.write_text(f"{moved / took:.0f}", encoding="utf-8")
 
     def _refuse(self, path: str, told: str, spoilt: bool = True) -> None:
         self.known.pop(path, None)

@@ -1,0 +1,1 @@
+"""The commands that look after the store, and after the team's cache."""
