@@ -159,8 +159,9 @@ def total_line(found: Plan) -> str:
     away = f" ({told['away']} of them away, {amount(told['away_bytes'], 'B')})" if told["away"] else ""
     return (
         f"{told['hit']} hit{away}, {told['miss']} miss, {told['open']} open; about {duration(told['seconds'])} on "
-        f"{found.places} × {found.rates.device}{alone}, {amount(told['flops'], 'FLOP')}, peak {amount(told['memory_bytes'], 'B')} memory "
-        f"a device beside PyTorch's own, {amount(told['disk_bytes'], 'B')} disk."
+        f"{found.places} × {found.rates.device}{alone}, {amount(told['flops'], 'FLOP')}, "
+        f"peak {amount(told['memory_bytes'], 'B')} memory a device beside PyTorch's own, "
+        f"{amount(told['disk_bytes'], 'B')} disk."
     )
 
 

@@ -265,7 +265,8 @@ def _options(protocol: str, patience: Patience) -> dict[str, Any]:
         return {"config_kwargs": config, "use_listings_cache": False}
     if protocol in ("sftp", "ssh"):
         waits = {f"{step}timeout": patience.connect for step in ("", "banner_", "auth_")}
-        return waits | {"host_key_policy": _known_hosts()}
+        key = os.environ.get("FEATCX_SSH_KEY")  # else the agent's keys and those of ~/.ssh
+        return waits | {"host_key_policy": _known_hosts()} | ({"key_filename": key} if key else {})
     return {"auto_mkdir": True} if protocol in ("file", "local") else {}
 
 
