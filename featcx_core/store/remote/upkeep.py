@@ -198,7 +198,7 @@ def _with_lineage(remote: Remote, held: dict[str, Held], paths: Iterable[str], k
         found.update(waiting)
         offers = _side_by_side(lambda path: _looked(remote, held[path].ref.stage, held[path].ref.key), waiting)
         inputs = {ref.path for offer in offers if offer for ref in references(offer.manifest["lineage"])}
-        waiting = sorted(inputs & held.keys() - found)
+        waiting = sorted(path for path in inputs & held.keys() - found if held[path].envelope)
     return found
 
 

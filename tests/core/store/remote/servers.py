@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import http.client
+import logging
 import os
 import shutil
 import socket
@@ -42,6 +43,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFA
 def s3_server() -> Iterator[str]:
     """moto's S3 server on loopback with one bucket; its address."""
     server_module = pytest.importorskip("moto.server", reason="moto is not installed")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
