@@ -157,6 +157,10 @@ class Address:
             self._do("pipe_file", name, text, mode="overwrite" if over else "create")
         except FileExistsError:
             return False
+        except Unsupported:  # a server that cannot write only what is not there; of two writers at once the later wins
+            if self._do("exists", name):
+                return False
+            self._do("pipe_file", name, text)
         return True
 
     def list(self, folder: str) -> list[Entry]:
@@ -204,7 +208,7 @@ class Address:
             try:
                 with self._words():
                     return self._once(method, (*before, self._path(name), *more), size, named)
-            except (FileNotFoundError, FileExistsError, Unreachable, InputError, Past):
+            except (FileNotFoundError, FileExistsError, Unreachable, InputError, Past, Unsupported):
                 raise
             except Exception as error:
                 last = error
@@ -234,6 +238,8 @@ class Address:
             code, where = _code(error), self.url
             if code in SHORT:
                 raise Past from error
+            if code == "NotImplemented":
+                raise Unsupported from error
             if code in THERE or isinstance(error, FileExistsError):
                 raise FileExistsError(where) from error
             if code in EXPIRED:
@@ -251,6 +257,10 @@ class Address:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise Unreachable(f"{where} is full") from error
             raise
+
+
+class Unsupported(Exception):
+    """The server does not have what was asked of it."""
 
 
 class Past(Exception):

@@ -26,6 +26,7 @@ class Journal:
 
     def add(self, event: str, artifact: str = "", text: str = "", **more: Any) -> None:
         """Notes an event; a sentence is told once as well."""
+        text = "".join(c for c in text if c.isprintable())  # a stranger's words may hold more than letters
         line = {"event": event, "artifact": artifact, "text": text, **more}
         if text and text not in self.told:
             self.told.add(text)

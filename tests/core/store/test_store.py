@@ -262,7 +262,7 @@ KILLED = """
         return {}
 
     if moment == "hashing":
-        store._sha256 = die
+        store.sha256_of = die
     if moment == "manifest":
         store._write = die
     if moment == "syncing":

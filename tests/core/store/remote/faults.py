@@ -148,6 +148,7 @@ FAULTS = {
     "sending: cut, once": Fault(once("cut up", "payload", "PUT"), mended=True, sends=True),
     "sending: cut, always": Fault(always("cut up", "payload", "PUT"), words="could not be sent", sends=True),
     "sending: 503 on envelopes": Fault(always("503", ".json", "PUT"), words="could not be sent", sends=True),
+    "sending: no 'only if it is not there'": Fault(once("501", ".json", "PUT"), mended=True, sends=True),
     "sending: expired credentials": Fault(always("expired", "", "PUT"), words="have expired", sends=True),
     "sending: not allowed": Fault(always("denied", "", "PUT"), words="does not allow", sends=True),
 }

@@ -32,6 +32,7 @@ ERRORS = {
         "RequestTimeTooSkewed",
         "The difference between the request time and the current time is too large.",
     ),
+    "501": (501, "NotImplemented", "A header you provided implies functionality that is not implemented."),
     "denied": (403, "AccessDenied", "Access Denied"),
     "gone": (404, "NoSuchKey", "The specified key does not exist."),
     "bucket": (404, "NoSuchBucket", "The specified bucket does not exist"),
