@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import random
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -306,8 +307,8 @@ def _code(error: BaseException | None) -> str:
 
 
 def _first_line(error: BaseException | None) -> str:
-    told = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return told[:160]
+    told = str(error).strip() or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
+    return re.sub(r"^\[Errno \d+\] ", "", told.splitlines()[0])[:160]
 
 
 def _time(about: dict[str, Any]) -> float:
