@@ -84,6 +84,7 @@ def test_a_second_home_finds_a_whole_run_cached(s3: str, store: Path, first: Fin
     assert second.json["stages"] == {"run": 0, "cached": first.json["stages"]["run"]}
     assert second.json["orders"] == first.json["orders"]
     assert second.json["variants"] == first.json["variants"]
+    assert second.json["remote"]["bytes_fetched"] < 10e6
     (report,) = (m for m in Store(tmp_path / "b").manifests())  # nothing else was fetched whole
     assert report["stage"] == "report"
     assert report in Store(store).manifests()

@@ -40,6 +40,10 @@ class Forbidden(Unreachable):
     """The remote does not allow just this."""
 
 
+class Unsupported(Unreachable):
+    """The remote's server does not have what was asked of it."""
+
+
 class Patience(NamedTuple):
     """How long a server may take, in seconds, and how often it is asked.
 
@@ -209,7 +213,7 @@ class Address:
             try:
                 with self._words():
                     return self._once(method, (*before, self._path(name), *more), size, named)
-            except (FileNotFoundError, FileExistsError, Unreachable, InputError, Past, Unsupported):
+            except (FileNotFoundError, FileExistsError, Unreachable, InputError, Past):
                 raise
             except Exception as error:
                 last = error
@@ -240,7 +244,7 @@ class Address:
             if code in SHORT:
                 raise Past from error
             if code == "NotImplemented":
-                raise Unsupported from error
+                raise Unsupported(f"{where} cannot do what was asked ({_first_line(error)})") from error
             if code in THERE or isinstance(error, FileExistsError):
                 raise FileExistsError(where) from error
             if code in EXPIRED:
@@ -258,10 +262,6 @@ class Address:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise Unreachable(f"{where} is full") from error
             raise
-
-
-class Unsupported(Exception):
-    """The server does not have what was asked of it."""
 
 
 class Past(Exception):

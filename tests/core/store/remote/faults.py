@@ -24,6 +24,7 @@ from featcx_core.store.remote.upkeep import inventory
 from tests.core.store.remote.homes import KEYS, content, home, publish, sent
 from tests.core.store.remote.servers import BUCKET, CREDENTIALS, Breaker, Rule, s3_server
 
+ENVELOPE = f"{KEYS['net']}.json"
 HANG = 30.0  # seconds; patience is a second here, so that nothing sensible takes longer
 Spoil = Callable[[Address, ArtifactRef], None]
 
@@ -147,8 +148,8 @@ FAULTS = {
     "another artifact's envelope": Fault(spoil=moved, words="another place"),
     "sending: cut, once": Fault(once("cut up", "payload", "PUT"), mended=True, sends=True),
     "sending: cut, always": Fault(always("cut up", "payload", "PUT"), words="could not be sent", sends=True),
-    "sending: 503 on envelopes": Fault(always("503", ".json", "PUT"), words="could not be sent", sends=True),
-    "sending: no 'only if it is not there'": Fault(once("501", ".json", "PUT"), mended=True, sends=True),
+    "sending: 503 on envelopes": Fault(always("503", ENVELOPE, "PUT"), words="could not be sent", sends=True),
+    "sending: no 'only if it is not there'": Fault(once("501", ENVELOPE, "PUT"), mended=True, sends=True),
     "sending: expired credentials": Fault(always("expired", "", "PUT"), words="have expired", sends=True),
     "sending: not allowed": Fault(always("denied", "", "PUT"), words="does not allow", sends=True),
 }
