@@ -69,12 +69,19 @@ def _shared(root: str, url: str, read_only: bool, run: str, scattered: bool, pro
     from featcx_core.store.remote.shared import SharedStore
 
     journal = Journal(Path(root) / ".runs" / run / "remote.log" if run else None)
-    return SharedStore(root, _remote(url, read_only, process), journal, at_once=scattered)
+    return SharedStore(root, remote_of(url, read_only, process), journal, at_once=scattered)
 
 
 @functools.lru_cache(maxsize=4)
-def _remote(url: str, read_only: bool, process: int) -> Any:
+def remote_of(url: str, read_only: bool, process: int) -> Any:
+    """The remote of this process, to which it connects meanwhile.
+
+    Raises:
+        InputError: for an address that no driver opens.
+    """
     from featcx_core.store.remote.cache import Remote
     from featcx_core.store.remote.envelope import secret_here
 
-    return Remote(url, read_only, secret_here())
+    remote = Remote(url, read_only, secret_here())
+    remote.address.warm()
+    return remote

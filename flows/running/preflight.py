@@ -64,9 +64,9 @@ def check_runtime(runtime: RuntimeSpec) -> int:
     from tasks.devices import devices
 
     if runtime.remote:
-        from featcx_core.store.remote.address import Address
+        from tasks.env import remote_of
 
-        Address(runtime.remote)
+        remote_of(runtime.remote, runtime.remote_read_only, os.getpid())  # connects meanwhile
     if runtime.runner != "ray":
         return len(devices(runtime.device, runtime.threads))
     try:

@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import re
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -90,6 +91,7 @@ class Address:
             )
         _quiet()
         self._made: Any = None
+        self._making = threading.Lock()
         with self._words():
             self._driver()
 
@@ -114,17 +116,27 @@ class Address:
 
     def _system(self) -> tuple[Any, str]:
         """The file system and the folder in it; made when first asked for, and anew after a connection was lost."""
-        if self._made is None:
-            from fsspec.core import url_to_fs
+        with self._making:
+            if (made := self._made) is None:
+                from fsspec.core import url_to_fs
 
-            options = _options(self.protocol, self.patience)
-            system, root = url_to_fs(self.url, skip_instance_cache=True, **options)
-            if self.protocol in ("s3", "s3a"):
-                system.retries = 1  # tries are counted here
-            if self.protocol in ("sftp", "ssh"):
-                system.ftp.get_channel().settimeout(self.patience.answer)
-            self._made = system, root
-        return self._made
+                options = _options(self.protocol, self.patience)
+                system, root = url_to_fs(self.url, skip_instance_cache=True, **options)
+                if self.protocol in ("s3", "s3a"):
+                    system.retries = 1  # tries are counted here
+                if self.protocol in ("sftp", "ssh"):
+                    system.ftp.get_channel().settimeout(self.patience.answer)
+                self._made = made = system, root
+            return made
+
+    def warm(self) -> None:
+        """Connects in the background, which takes a second or two of imports; what goes wrong the first call will tell."""
+
+        def connect() -> None:
+            with contextlib.suppress(Exception):
+                self._system()
+
+        threading.Thread(target=connect, daemon=True).start()
 
     def read(self, name: str, start: int, end: int) -> bytes:
         """Bytes start to end of a file; fewer where it ends before.
