@@ -21,7 +21,7 @@ from featcx_core.store.remote.address import Address
 from featcx_core.store.remote.envelope import envelope_name
 from featcx_core.store.remote.upkeep import faults as told_faults
 from featcx_core.store.remote.upkeep import inventory
-from tests.core.store.remote.homes import KEYS, content, home, publish, sent
+from tests.core.store.remote.homes import KEYS, SHORT, content, home, publish, sent
 from tests.core.store.remote.servers import BUCKET, CREDENTIALS, Breaker, Rule, s3_server
 
 ENVELOPE = f"{KEYS['net']}.json"
@@ -167,7 +167,7 @@ def made(fault: Fault, url: str, server: str, breaker: Breaker, folder: Path) ->
     fault.spoil(a.remote.address, refs["net"])
     os.environ["AWS_ENDPOINT_URL"] = breaker.url
     breaker.rule = fault.rule()
-    b, began, got = home(dirty, url), time.monotonic(), None
+    b, began, got = home(dirty, url, SHORT), time.monotonic(), None
     ref = b.find("net", KEYS["net"])
     if ref is not None:
         try:
@@ -185,7 +185,7 @@ def made(fault: Fault, url: str, server: str, breaker: Breaker, folder: Path) ->
 
 def _sending(fault: Fault, url: str, server: str, breaker: Breaker, clean: Path, dirty: Path) -> Outcome:
     os.environ["AWS_ENDPOINT_URL"] = breaker.url
-    a, reader_root = home(dirty, url), clean
+    a, reader_root = home(dirty, url, SHORT), clean
     ref = publish(a, "net")
     breaker.rule, began = fault.rule(), time.monotonic()
     done = a.send("net", ref.key)

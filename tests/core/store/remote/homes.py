@@ -13,10 +13,11 @@ from featcx_core.store.remote.journal import Journal
 from featcx_core.store.remote.shared import SharedStore
 
 SHORT = Patience(tries=3, wait=0.02, connect=0.5, answer=0.7, slowest=300_000.0)
+CALM = Patience(tries=3, wait=0.05)  # with a server that is well, on a machine that may be busy
 KEYS = {stage: hashlib.sha256(stage.encode()).hexdigest() for stage in ("data", "net", "report")}
 
 
-def home(root: Path, url: str, patience: Patience = SHORT, secret: str = "", **more: Any) -> SharedStore:
+def home(root: Path, url: str, patience: Patience = CALM, secret: str = "", **more: Any) -> SharedStore:
     """A machine's store."""
     return SharedStore(
         root, Remote(url, secret=secret, patience=patience, **more), Journal(root / ".runs/r/remote.log")
