@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from prefect import flow
 
 from featcx_core.store.artifacts import Store
 from flows.recipes import Submit
+from flows.running.embedded import heed_sigterm
 from flows.running.publishing import publishing
 from flows.running.submitting import Placed, new_env, nothing_left, task_runner
 from tasks.env import Env, opened
@@ -60,11 +59,9 @@ class Job(Generic[S]):
             self.check(spec, store)
             env = new_env(spec, store)
 
-        stop = signal.getsignal(signal.SIGTERM)
-
         @flow(name=self.name, flow_run_name="{name}", validate_parameters=False, task_runner=task_runner(spec))
         def run(spec: Any, env: Env, name: str) -> Results:
-            heed_sigterm(stop)
+            heed_sigterm()
             return self.within(spec, env, name)
 
         began = time.monotonic()
@@ -98,12 +95,6 @@ class Job(Generic[S]):
                 "Something has vanished from %s that this run had found there; it is computed again.", env.store
             )
         return self.body(spec, env)
-
-
-def heed_sigterm(stop: Any) -> None:
-    """Has SIGTERM do within a flow what it did before, if it did anything: Prefect's own handler waits for all trainings."""
-    if callable(stop) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, stop)
 
 
 def vanished(env: Env) -> bool:

@@ -20,9 +20,10 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 from typing import IO
 
 from featcx_core.errors import InputError
@@ -66,6 +67,17 @@ def reach_this_machine() -> None:
         os.environ[name] = ",".join(dict.fromkeys([*filter(None, known.split(",")), "127.0.0.1", "localhost", "::1"]))
 
 
+_stops: list[
+    Callable[[int, FrameType | None], None]
+] = []  # of the contexts entered; a flow that held one could not travel
+
+
+def heed_sigterm() -> None:
+    """Has SIGTERM end a flow of the command line as it ends all else: Prefect's own handler waits for all trainings."""
+    if _stops and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stops[-1])
+
+
 class PrefectServer:
     """The API to report to: the user's own where PREFECT_API_URL names one, else a temporary server with a fresh database.
 
@@ -84,6 +96,7 @@ class PrefectServer:
         self.bound, self.ending = socket.socket(), False
 
     def __enter__(self) -> PrefectServer:
+        _stops.append(self._stop_at_once)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop_at_once)
         if self.own is not None:
@@ -113,6 +126,7 @@ class PrefectServer:
         return self.own or self.starting.result()  # type: ignore[union-attr]
 
     def __exit__(self, *error: object) -> None:
+        _stops.remove(self._stop_at_once)
         if self.process is not None:
             told_all()
             self._end()
@@ -123,7 +137,7 @@ class PrefectServer:
         self.bound.close()
         self.alive.close()
 
-    def _stop_at_once(self, number: int, frame: object) -> None:
+    def _stop_at_once(self, number: int, frame: FrameType | None) -> None:
         """Ends the process as soon as trainings have saved themselves: Prefect would wait for their ends."""
         for other in (signal.SIGINT, signal.SIGTERM):
             signal.signal(other, signal.SIG_IGN)

@@ -84,10 +84,11 @@ def test_a_second_home_finds_a_whole_run_cached(s3: str, store: Path, first: Fin
     assert second.json["stages"] == {"run": 0, "cached": first.json["stages"]["run"]}
     assert second.json["orders"] == first.json["orders"]
     assert second.json["variants"] == first.json["variants"]
-    assert second.json["remote"]["bytes_fetched"] < 10e6
     (report,) = (m for m in Store(tmp_path / "b").manifests())  # nothing else was fetched whole
     assert report["stage"] == "report"
     assert report in Store(store).manifests()
+    whole = sum(file["bytes"] for file in report["files"].values())
+    assert second.json["remote"]["bytes_fetched"] < whole + 2e6  # and of all others tables and numbers
 
 
 @pytest.mark.slow
