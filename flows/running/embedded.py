@@ -126,7 +126,7 @@ class PrefectServer:
         return self.own or self.starting.result()  # type: ignore[union-attr]
 
     def __exit__(self, *error: object) -> None:
-        _stops.remove(self._stop_at_once)
+        _stops[:] = [stop for stop in _stops if stop != self._stop_at_once]
         if self.process is not None:
             told_all()
             self._end()

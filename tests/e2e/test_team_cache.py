@@ -16,10 +16,11 @@ from featcx_core.store.artifacts import Store
 from featcx_core.store.remote.address import Address
 from featcx_core.store.remote.cache import Remote
 from featcx_core.store.remote.upkeep import faults
-from tests.core.store.remote.servers import BUCKET, CREDENTIALS, s3_server
+from tests.core.store.remote.servers import BUCKET, CREDENTIALS, QUIET, s3_server
 from tests.e2e.conftest import Finished, clean_environment, featcx, typed
 from tests.e2e.remote_stages import PARTS
 
+pytestmark = QUIET
 ROOT = Path(__file__).parents[2]
 WHOLE = {"bytes": 20_000 * PARTS, "sum": 20_000 * sum(range(PARTS))}
 

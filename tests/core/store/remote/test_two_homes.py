@@ -17,10 +17,10 @@ from featcx_core.store.remote.envelope import envelope_name
 from featcx_core.store.remote.outbox import due, sending
 from featcx_core.store.trust import MANIFEST
 from tests.core.store.remote.homes import KEYS, chain, content, home, publish, sent
-from tests.core.store.remote.servers import sftp_server
+from tests.core.store.remote.servers import QUIET, sftp_server
 
 
-@pytest.fixture(params=["s3", "file", "sftp"])
+@pytest.fixture(params=["s3", "file", pytest.param("sftp", marks=QUIET)])
 def url(request, tmp_path):
     """The address of an empty cache on each kind of server."""
     if request.param == "s3":
@@ -161,6 +161,7 @@ def test_an_address_that_nothing_opens_is_a_sentence(url, words):
         Remote(url)
 
 
+@QUIET
 def test_a_server_that_nobody_knows_is_a_sentence(tmp_path):
     pytest.importorskip("paramiko", reason="paramiko is not installed")
     (tmp_path / "ssh").mkdir()
