@@ -253,13 +253,8 @@ class Store:
         """
         stage, _, prefix = key.rpartition("/")
         found = [m for m in self.manifests() if m["key"].startswith(prefix) and stage in ("", m["stage"])]
-        if len(found) != 1:
-            many = "; ".join(f"{m['stage']}/{m['key'][:12]}" for m in found[:5])
-            raise InputError(
-                f"Several artifacts start with '{key}': {many}. Give more of the key."
-                if found
-                else f"No artifact in {self.root} has a key that starts with '{key}'; see `featcx artifacts list`."
-            )
+        paths = [f"{m['stage']}/{m['key']}" for m in found]
+        one_alone(paths, key, f"No artifact in {self.root}", "featcx artifacts list")
         return found[0]
 
     def lineage(self, refs: Iterable[ArtifactRef]) -> list[dict[str, Any]]:
@@ -334,6 +329,19 @@ class Store:
 
     def _memo(self, stage: str, key: str) -> Path:
         return self.root / ".checks" / f"{stage}-{key}.json"
+
+
+def one_alone(paths: Sequence[str], key: str, none: str, listing: str) -> None:
+    """Makes sure that of these artifacts, whose keys start with `key`, there is one alone.
+
+    Raises:
+        InputError: when there are none or several; `none` begins the sentence, and a command lists what there is.
+    """
+    if len(paths) > 1:
+        many = "; ".join(stage + "/" + own[:12] for stage, own in (path.split("/") for path in paths[:5]))
+        raise InputError(f"Several artifacts start with '{key}': {many}. Give more of the key.")
+    if not paths:
+        raise InputError(f"{none} has a key that starts with '{key}'; see `{listing}`.")
 
 
 def references(value: Any) -> list[ArtifactRef]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from featcx_core.errors import InputError
-from featcx_core.store.artifacts import ArtifactRef, Store, references
+from featcx_core.store.artifacts import ArtifactRef, Store, one_alone, references
 from featcx_core.store.remote.address import Entry, Unreachable
 from featcx_core.store.remote.cache import TRANSFERS, Remote, Sent
 from featcx_core.store.remote.envelope import Offer, Refused
@@ -181,13 +181,7 @@ def named(remote: Remote, key: str) -> ArtifactRef:
     if stage and len(prefix) == 64 and (offer := _looked(remote, stage, prefix)) is not None:  # which needs no listing
         return offer.ref
     found = [ref for ref, _ in remote.offers(stage) if ref.key.startswith(prefix)]
-    if len(found) != 1:
-        many = "; ".join(f"{ref.stage}/{ref.key[:12]}" for ref in found[:5])
-        raise InputError(
-            f"Several artifacts start with '{key}': {many}. Give more of the key."
-            if found
-            else f"No artifact at {remote.url} has a key that starts with '{key}'; see `featcx remote status`."
-        )
+    one_alone([ref.path for ref in found], key, f"No artifact at {remote.url}", "featcx remote status")
     return found[0]
 
 
