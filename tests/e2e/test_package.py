@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from featcx_core.store.artifacts import Store
-from tests.e2e.conftest import LEAN, TINY, UNJUDGED, clean_environment, featcx
+from tests.e2e.conftest import LEAN, TINY, UNJUDGED, clean_environment, cpu_seconds, featcx
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,6 +59,10 @@ def test_the_readme_names_every_file_that_there_is() -> None:
 
 
 def test_help_is_quick() -> None:
-    assert min(featcx("--help").cpu_seconds for _ in range(3)) < 0.5
+    """Held against the import of torch on the same machine, which it does without."""
+    before = cpu_seconds()
+    subprocess.run([sys.executable, "-c", "import torch"], check=True)
+    torch = cpu_seconds() - before
+    assert min(featcx("--help").cpu_seconds for _ in range(3)) < torch / 2
     loaded = "import sys, flows.cli; print([m for m in ('torch', 'prefect', 'pandas') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout == "[]\n"
