@@ -8,7 +8,7 @@ CORE = tests/core/store tests/core/data tests/core/nets tests/core/game tests/co
 PREPARED = @test -d $(VENV) || $(PYTHON) -m venv $(VENV); \
 	echo 'Installing into $(VENV): a few minutes; with the CUDA build of PyTorch 6 GB.'
 
-.PHONY: setup run test check docs lint bench faults together fuzz remote oldest clean
+.PHONY: setup run test check docs lint bench faults together fuzz oldest clean
 
 setup: $(VENV)/.installed  ## the environment in .venv, with featcx and what it needs
 
@@ -34,9 +34,6 @@ together: $(VENV)/.installed-test  ## eight processes on one store that is prune
 
 fuzz: $(VENV)/.installed-test  ## hostile input at every entry point for half an hour
 	$(BIN)/python -m tests.faults.fuzz --minutes 30
-
-remote: $(VENV)/.installed-test  ## whole runs with a team's cache, over S3 and sftp; wants a quiet machine
-	FEATCX_TEST_REMOTE=1 $(BIN)/python -m pytest tests/core/store/remote tests/e2e/test_team_cache.py
 
 oldest: $(OLDEST)/.installed  ## tests of the core with the lowest versions that pyproject.toml declares, PyTorch apart
 	$(OLDEST)/bin/python -m pytest $(CORE)

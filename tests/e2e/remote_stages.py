@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,17 @@ from tasks.engine import Work, stage
 from tasks.env import Env, opened
 
 PARTS = 4
+MEETING = "FEATCX_TEST_MEETING"  # a folder in which two machines see that the other has begun, too
 
 
 @stage("part", label="{number}")
 def part(work: Work, *, number: int) -> dict[str, object]:
-    """Some bytes, after a while."""
-    time.sleep(1)
+    """Some bytes; of several machines that are to meet none has its own alone."""
+    if meeting := os.environ.get(MEETING):
+        (Path(meeting) / work.store.root.parent.name).touch()
+        until = time.monotonic() + 120
+        while len(list(Path(meeting).iterdir())) < 2 and time.monotonic() < until:
+            time.sleep(0.1)
     (work.folder / "part.bin").write_bytes(bytes([number]) * 10_000)
     return {"where": str(work.store.root)}
 

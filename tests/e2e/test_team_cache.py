@@ -16,11 +16,10 @@ from featcx_core.store.artifacts import Store
 from featcx_core.store.remote.address import Address
 from featcx_core.store.remote.cache import Remote
 from featcx_core.store.remote.upkeep import faults
-from tests.core.store.remote.servers import BUCKET, CREDENTIALS, QUIET, s3_server
+from tests.core.store.remote.servers import BUCKET, CREDENTIALS, s3_server
 from tests.e2e.conftest import Finished, clean_environment, featcx, typed
-from tests.e2e.remote_stages import PARTS
+from tests.e2e.remote_stages import MEETING, PARTS
 
-pytestmark = QUIET
 ROOT = Path(__file__).parents[2]
 WHOLE = {"bytes": 20_000 * PARTS, "sum": 20_000 * sum(range(PARTS))}
 
@@ -101,12 +100,12 @@ def test_a_cluster_without_a_shared_folder(s3: str, tmp_path: Path) -> None:
     node = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args=node | {"num_cpus": 0, "include_dashboard": False})
     try:
+        (tmp_path / "meeting").mkdir()
         for name in ("one", "two"):
             home = tmp_path / name
             home.mkdir()
-            cluster.add_node(
-                **node, env_vars=os.environ | {"FEATCX_NODE_STORE": str(home / "store"), "HOME": str(home)}
-            )
+            own = {"FEATCX_NODE_STORE": str(home / "store"), "HOME": str(home), MEETING: str(tmp_path / "meeting")}
+            cluster.add_node(**node, env_vars=os.environ | own)
         cluster.wait_for_nodes()
         driver = tmp_path / "driver"
         found, _ = ran(driver, f"s3://{BUCKET}/ray", runner="ray", RAY_ADDRESS=cluster.address)

@@ -95,6 +95,17 @@ def open_artifact(page: Any, service: Service, run: str, key: str) -> None:
     page.locator("a[href*='/artifacts/artifact/']").first.click()
 
 
+def wait_or_reload(page: Any, wanted: Any) -> None:
+    """As a person would: a busy server leaves a page empty now and then, which a second look fills."""
+    from playwright.sync_api import TimeoutError as TooLate
+
+    try:
+        wanted.wait_for(timeout=20_000)
+    except TooLate:
+        page.reload()
+        wanted.wait_for()
+
+
 def picture(page: Any, name: str) -> None:
     """Keeps a screenshot for the README, where one is wanted."""
     if SCREENSHOTS:
@@ -141,7 +152,7 @@ def test_a_run_is_watched_to_its_end(service: Service, page: Any, runs: dict[str
 
 def test_the_summary_and_the_report_open(service: Service, page: Any, runs: dict[str, str]) -> None:
     open_artifact(page, service, runs["first"], "summary-resnet8-n100-s0")
-    page.get_by_role("heading", name="resnet8-n100-s0 on digits").wait_for()
+    wait_or_reload(page, page.get_by_role("heading", name="resnet8-n100-s0 on digits"))
     assert page.get_by_role("columnheader", name="signif.").is_visible()
     assert page.get_by_text("Test accuracy").first.is_visible()
     page.get_by_role("link", name="Open the report").click()
@@ -152,7 +163,7 @@ def test_the_summary_and_the_report_open(service: Service, page: Any, runs: dict
 def test_pictures_come_from_the_route(service: Service, page: Any, runs: dict[str, str]) -> None:
     open_artifact(page, service, runs["first"], "pictures-resnet8-n100-s0")
     pictures = page.get_by_role("img", name="significance")
-    pictures.wait_for()
+    wait_or_reload(page, pictures)
     wait_for(lambda: pictures.evaluate("image => image.naturalWidth > 0"), 20, "the picture")
 
 

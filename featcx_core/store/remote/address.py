@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 from featcx_core.errors import InputError
 
 EXTRAS = {"s3": "remote", "s3a": "remote", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "sftp": "sftp"}
-WHOLE = ("file", "local", "sftp", "ssh")  # a rename there is one step, a write is not; elsewhere a write is
+SSH = ("sftp", "ssh")
+WHOLE = ("file", "local", *SSH)  # a rename there is one step, a write is not; elsewhere a write is
 EXPIRED = {"ExpiredToken", "TokenRefreshRequired", "InvalidToken", "ExpiredTokenException"}
 UNKNOWN = {
     "InvalidAccessKeyId",
@@ -90,10 +91,11 @@ class Address:
                 f"--remote {url} is no address; write s3://bucket/folder, sftp://host/folder or file:///folder."
             )
         _quiet()
-        self._made: Any = None
         self._making = threading.Lock()
+        self._shared: Any = None
+        self._idle: list[Any] = []
         with self._words():
-            self._driver()
+            self._root = str(self._driver()._strip_protocol(self.url)).rstrip("/")
 
     def _driver(self) -> Any:
         """The file system's class.
@@ -114,27 +116,48 @@ class Address:
                 f"No driver opens {self.protocol}://; take s3://, gs://, az://, sftp:// or file://."
             ) from error
 
-    def _system(self) -> tuple[Any, str]:
-        """The file system and the folder in it; made when first asked for, and anew after a connection was lost."""
-        with self._making:
-            if (made := self._made) is None:
-                from fsspec.core import url_to_fs
+    @contextlib.contextmanager
+    def _system(self) -> Iterator[Any]:
+        """The file system, for one call: the one of all calls, or over ssh a connection that no other call has meanwhile.
 
-                options = _options(self.protocol, self.patience)
-                system, root = url_to_fs(self.url, skip_instance_cache=True, **options)
-                if self.protocol in ("s3", "s3a"):
-                    system.retries = 1  # tries are counted here
-                if self.protocol in ("sftp", "ssh"):
-                    system.ftp.get_channel().settimeout(self.patience.answer)
-                self._made = made = system, root
-            return made
+        paramiko loses an answer that another thread reads than the one that waits for it, which then waits for ever.
+        """
+        if self.protocol not in SSH:
+            with self._making:
+                if self._shared is None:
+                    self._shared = self._connected()
+            yield self._shared
+            return
+        with self._making:
+            system = self._idle.pop() if self._idle else None
+        system = system or self._connected()
+        try:
+            yield system
+        except (FileNotFoundError, FileExistsError, PermissionError):
+            self._idle.append(system)
+            raise
+        except BaseException:
+            with contextlib.suppress(Exception):
+                system.client.close()
+            raise
+        self._idle.append(system)
+
+    def _connected(self) -> Any:
+        from fsspec.core import url_to_fs
+
+        system, _ = url_to_fs(self.url, skip_instance_cache=True, **_options(self.protocol, self.patience))
+        if self.protocol in ("s3", "s3a"):
+            system.retries = 1  # tries are counted here
+        if self.protocol in SSH:
+            system.ftp.get_channel().settimeout(self.patience.answer)
+        return system
 
     def warm(self) -> None:
         """Connects in the background, which takes a second or two of imports; what goes wrong the first call will tell."""
 
         def connect() -> None:
-            with contextlib.suppress(Exception):
-                self._system()
+            with contextlib.suppress(Exception), self._system():
+                pass
 
         threading.Thread(target=connect, daemon=True).start()
 
@@ -167,17 +190,17 @@ class Address:
             if not over and self._do("exists", name):
                 return False
             place = f"{name}.{uuid.uuid4().hex[:8]}.part"
-            self._do("pipe_file", place, text)
+            self._do("pipe_file", place, text, size=len(text))
             self._move(place, name)
             return True
         try:
-            self._do("pipe_file", name, text, mode="overwrite" if over else "create")
+            self._do("pipe_file", name, text, mode="overwrite" if over else "create", size=len(text))
         except FileExistsError:
             return False
         except Unsupported:  # a server that cannot write only what is not there; of two writers at once the later wins
             if self._do("exists", name):
                 return False
-            self._do("pipe_file", name, text)
+            self._do("pipe_file", name, text, size=len(text))
         return True
 
     def list(self, folder: str) -> list[Entry]:
@@ -186,8 +209,6 @@ class Address:
         Raises:
             Unreachable: also where listing is forbidden.
         """
-        if self._made is not None:
-            self._made[0].invalidate_cache()
         try:
             found = self._do("find", folder, detail=True)
         except FileNotFoundError:
@@ -209,12 +230,11 @@ class Address:
         self._do("mv", place, path)
 
     def _folder(self, name: str) -> None:
-        if self.protocol in ("sftp", "ssh"):
+        if self.protocol in SSH:
             self._do("makedirs", name.rpartition("/")[0], exist_ok=True)
 
     def _path(self, name: str) -> str:
-        root = str(self._system()[1]).rstrip("/")
-        return f"{root}/{name}" if name else root
+        return f"{self._root}/{name}" if name else self._root
 
     def _do(self, method: str, name: str, *more: Any, before: tuple[Any, ...] = (), size: int = 0, **named: Any) -> Any:
         """Calls a method of the file system on a file of the address, again where what went wrong may pass."""
@@ -229,20 +249,20 @@ class Address:
                 raise
             except Exception as error:
                 last = error
-                if self.protocol in ("sftp", "ssh"):
-                    self._made = None  # the connection may be gone
         raise Unreachable(f"{self.url} does not answer ({_first_line(last)})") from last
 
     def _once(self, method: str, given: tuple[Any, ...], size: int, named: dict[str, Any]) -> Any:
-        system, _ = self._system()
         if self.protocol in ("file", "local") and method == "cat_file" and not os.path.isfile(given[0]):
             raise FileNotFoundError(given[0])  # a pipe would never end
-        if not system.async_impl:
-            return getattr(system, method)(*given, **named)
-        from fsspec.asyn import sync
+        with self._system() as system:
+            if method == "find":
+                system.invalidate_cache()
+            if not system.async_impl:
+                return getattr(system, method)(*given, **named)
+            from fsspec.asyn import sync
 
-        limit = self.patience.connect + self.patience.answer + size / self.patience.slowest
-        return sync(system.loop, getattr(system, f"_{method}"), *given, timeout=limit, **named)
+            limit = self.patience.connect + self.patience.answer + size / self.patience.slowest
+            return sync(system.loop, getattr(system, f"_{method}"), *given, timeout=limit, **named)
 
     @contextlib.contextmanager
     def _words(self) -> Iterator[None]:
@@ -286,7 +306,7 @@ def _options(protocol: str, patience: Patience) -> dict[str, Any]:
         waits = {"connect_timeout": patience.connect, "read_timeout": patience.answer}
         config = waits | {"retries": {"total_max_attempts": 1}, "max_pool_connections": 32}
         return {"config_kwargs": config, "use_listings_cache": False}
-    if protocol in ("sftp", "ssh"):
+    if protocol in SSH:
         waits = {f"{step}timeout": patience.connect for step in ("", "banner_", "auth_")}
         key = os.environ.get("FEATCX_SSH_KEY")  # else the agent's keys and those of ~/.ssh
         return waits | {"host_key_policy": _known_hosts()} | ({"key_filename": key} if key else {})

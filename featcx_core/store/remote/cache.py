@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import os
 import time
@@ -17,7 +18,17 @@ from featcx_core.errors import InputError
 from featcx_core.store.artifacts import ArtifactRef
 from featcx_core.store.keys import digest
 from featcx_core.store.remote.address import PATIENCE, Address, Entry, Forbidden, Patience, Unreachable
-from featcx_core.store.remote.envelope import Offer, Refused, envelope_name, folder_of, opened, sealed
+from featcx_core.store.remote.envelope import (
+    Offer,
+    Refused,
+    envelope_name,
+    folder_of,
+    is_packed,
+    opened,
+    place_of,
+    sealed,
+    unpacked,
+)
 from featcx_core.store.trust import LARGEST, MANIFEST, Name, believed, inside, parsed
 
 CHUNK = 8 << 20  # bytes of one request
@@ -77,28 +88,47 @@ class Remote:
 
     def _fetch(self, offer: Offer, name: str, path: Path) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
+        moved = list[int]()
         with open(path, "wb") as file:
-            return sum(map(file.write, self.parts(offer, name)))
+            for part in self.parts(offer, name, moved):
+                file.write(part)
+        return sum(moved)
 
-    def parts(self, offer: Offer, name: str) -> Iterator[bytes]:
+    def parts(self, offer: Offer, name: str, moved: list[int] | None = None) -> Iterator[bytes]:
         """A file of an offer in pieces. Only after the last is it known to be what the manifest says.
+
+        Args:
+            moved: is told how many bytes came at a time.
 
         Raises:
             Refused, Unreachable: when it is not, is missing, or does not come.
         """
-        size, found = offer.manifest["files"][name]["bytes"], hashlib.sha256()
-        for start in range(0, size, CHUNK):
-            try:
-                with self._asked():
-                    part = self.address.read(offer.place(name), start, min(start + CHUNK, size))
-            except FileNotFoundError:
-                raise Refused(f"{name} is missing") from None
-            if len(part) != min(CHUNK, size - start):
-                raise Refused(f"{name} ends too soon")
+        size, found, length = offer.manifest["files"][name]["bytes"], hashlib.sha256(), 0
+        place, packed = place_of(offer.manifest, name), is_packed(offer.manifest, name)
+        pieces = self._pieces(place, name, None if packed else size, [] if moved is None else moved)
+        for part in unpacked(pieces, size) if packed else pieces:
             found.update(part)
+            length += len(part)
             yield part
+        if length < size:
+            raise Refused(f"{name} ends too soon")
         if found.hexdigest() != offer.manifest["files"][name]["sha256"]:
             raise Refused(f"{name} is not what its manifest says")
+
+    def _pieces(self, place: str, name: str, size: int | None, moved: list[int]) -> Iterator[bytes]:
+        """A file as it lies there, up to `size` bytes or to its end."""
+        start = 0
+        while size is None or start < size:
+            try:
+                with self._asked():
+                    part = self.address.read(place, start, start + CHUNK if size is None else min(start + CHUNK, size))
+            except FileNotFoundError:
+                raise Refused(f"{name} is missing") from None
+            moved.append(len(part))
+            yield part
+            start += len(part)
+            if len(part) < CHUNK:
+                return
 
     def send(self, folder: Path, stage: str, key: str, mend: bool = False) -> Sent:
         """Sends an artifact of a store: its files first, the envelope last. What is there with another digest stays.
@@ -121,9 +151,8 @@ class Remote:
             with self._asked():
                 known = {} if mend or sum(sizes.values()) < CHUNK else self._known(folder_of(manifest))
                 for name, size in sizes.items():  # what an upload that was cut has left is not sent again
-                    if known.get(f"{folder_of(manifest)}/{name}") != size:
-                        self.address.put(inside(folder, name), f"{folder_of(manifest)}/{name}")
-                        moved += size
+                    if is_packed(manifest, name) or known.get(place_of(manifest, name)) != size:
+                        moved += self._put(manifest, name, inside(folder, name))
                 made = self.address.create(sealed(text, self.secret), envelope_name(stage, key), over=mend)
             if made:
                 return Sent("sent", moved, time.monotonic() - began)
@@ -131,6 +160,15 @@ class Remote:
         if there is None or there.manifest["digest"] == manifest["digest"]:
             return Sent("there")
         return Sent("differs", whence=there.whence())
+
+    def _put(self, manifest: dict[str, Any], name: str, path: Path) -> int:
+        place = place_of(manifest, name)
+        if not is_packed(manifest, name):
+            self.address.put(path, place)
+            return int(manifest["files"][name]["bytes"])
+        packed = gzip.compress(path.read_bytes(), compresslevel=6, mtime=0)
+        self.address.create(packed, place, over=True)
+        return len(packed)
 
     def _there(self, stage: str, key: str) -> Offer | None:
         """What is there and counts; what does not count is written over."""

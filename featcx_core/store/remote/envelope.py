@@ -8,6 +8,8 @@ import hmac
 import json
 import os
 import platform
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +18,9 @@ from featcx_core.store.keys import digest
 from featcx_core.store.trust import believed, parsed
 
 FORM = 1
+PACKED = (".html", ".svg", ".json")  # lie there packed: some sixth of their size
+WORTH = (1 << 10, 64 << 20)  # bytes before; what is smaller or larger goes as it is
+SLACK = 1 << 16  # bytes by which packed may be larger than unpacked
 KEY = "FEATCX_REMOTE_KEY"
 
 
@@ -45,10 +50,6 @@ class Offer(NamedTuple):
         """The size of its payload."""
         return sum(entry["bytes"] for entry in self.manifest["files"].values())
 
-    def place(self, name: str) -> str:
-        """Where the remote has a file of it: under a digest of all its files, so that two uploads never mix."""
-        return f"{folder_of(self.manifest)}/{name}"
-
     def whence(self) -> str:
         """'ada at gpu3 (NVIDIA H100, 2026-11-26T20:11)'."""
         told = (
@@ -66,6 +67,36 @@ def envelope_name(stage: str, key: str) -> str:
 def folder_of(manifest: dict[str, Any]) -> str:
     """Where an artifact's files lie."""
     return f"artifacts/{manifest['stage']}/{manifest['key']}/{digest(manifest['files'])[:16]}"
+
+
+def place_of(manifest: dict[str, Any], name: str) -> str:
+    """Where a file of an artifact lies: under a digest of all its files, so that two uploads never mix; `.gz` if packed."""
+    return f"{folder_of(manifest)}/{name}{'.gz' if is_packed(manifest, name) else ''}"
+
+
+def is_packed(manifest: dict[str, Any], name: str) -> bool:
+    """Whether a file lies there packed."""
+    return name.endswith(PACKED) and WORTH[0] <= manifest["files"][name]["bytes"] <= WORTH[1]
+
+
+def unpacked(parts: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """What gzip has packed, of `size` bytes; never more than one byte beyond them, whatever was packed.
+
+    Raises:
+        Refused: for what gzip has not packed.
+    """
+    stream, left, read = zlib.decompressobj(wbits=31), size + 1, 0
+    for part in parts:
+        read += len(part)
+        while part and left:
+            try:
+                found = stream.decompress(part, left)
+            except zlib.error as error:
+                raise Refused(f"it does not unpack ({error})") from None
+            part, left = stream.unconsumed_tail, left - len(found)
+            yield found
+        if not left or read > size + SLACK:
+            return
 
 
 def sealed(text: str, secret: str) -> bytes:

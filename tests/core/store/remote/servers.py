@@ -21,10 +21,6 @@ from urllib.parse import unquote
 import pytest
 
 BUCKET = "team"
-QUIET = pytest.mark.skipif(
-    not os.environ.get("FEATCX_TEST_REMOTE"),
-    reason="fails now and then on a busy machine for reasons not known yet; `make remote` has it run",
-)
 Rule = Callable[[str, str], str | None]  # of method and path: what goes wrong, None for nothing
 ERRORS = {
     "503": (503, "SlowDown", "Please reduce your request rate."),

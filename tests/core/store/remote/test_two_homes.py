@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,16 +13,16 @@ import pytest
 
 from featcx_core.errors import InputError
 from featcx_core.store.artifacts import ArtifactRef, Store
-from featcx_core.store.remote.address import Address, Unreachable
+from featcx_core.store.remote.address import Address, Patience, Unreachable
 from featcx_core.store.remote.cache import Remote
 from featcx_core.store.remote.envelope import envelope_name
 from featcx_core.store.remote.outbox import due, sending
 from featcx_core.store.trust import MANIFEST
 from tests.core.store.remote.homes import KEYS, chain, content, home, publish, sent
-from tests.core.store.remote.servers import QUIET, sftp_server
+from tests.core.store.remote.servers import sftp_server
 
 
-@pytest.fixture(params=["s3", "file", pytest.param("sftp", marks=QUIET)])
+@pytest.fixture(params=["s3", "file", "sftp"])
 def url(request, tmp_path):
     """The address of an empty cache on each kind of server."""
     if request.param == "s3":
@@ -48,6 +50,56 @@ def test_what_one_machine_computes_another_finds_byte_by_byte(url, tmp_path):
     assert Store(b.root).find("net", KEYS["net"]) == refs["net"]  # an artifact like any other
     assert b.verify() == []
     assert b.find("net", "0" * 64) is None
+
+
+def test_many_threads_ask_at_once_and_each_gets_its_own_answer(url):
+    """paramiko loses what another thread reads than the one that waits, so each call has a connection to itself."""
+    address = Address(url, Patience(tries=1, answer=5))
+    for i in range(6):
+        address.create(bytes([i]) * 50_000, f"files/{i}", over=True)
+
+    def asked(i):
+        return [(len(address.list("files")), address.read(f"files/{i}", 0, 60_000)) for _ in range(10)]
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(asked, range(6))) == [[(6, bytes([i]) * 50_000)] * 10 for i in range(6)]
+
+
+def page(folder):
+    """Fills an artifact as a report does."""
+    (folder / "figures").mkdir()
+    (folder / "report.html").write_text("<p>a page</p>" * 100_000)
+    (folder / "figures" / "maps.svg").write_text("<svg></svg>" * 1000)
+    (folder / "small.svg").write_text("<svg></svg>")
+    about = {"spec": {}, "inputs": {}, "code": "c", "metrics": {}, "device": "CPU", "lineage": {}}
+    return about | {"started": "2026-11-27T10:00:00", "label": "report"}
+
+
+def test_pages_travel_packed_and_arrive_as_they_were(url, tmp_path):
+    a, b = home(tmp_path / "a", url), home(tmp_path / "b", url)
+    ref = a.publish("report", KEYS["report"], page)
+    assert a.send("report", ref.key).outcome == "sent"
+    assert content(b.path(b.find("report", ref.key))) == content(a.path(ref))
+    assert b.journal.summary()["bytes_fetched"] < 20_000
+    there = {entry.name.rpartition("/")[2] for entry in a.remote.address.list("artifacts/report")}
+    assert there == {f"{ref.key}.json", "report.html.gz", "maps.svg.gz", "small.svg"}
+
+
+@pytest.mark.parametrize(
+    "bomb", [gzip.compress(bytes(300 << 20), 1), gzip.compress(b"") * 100_000, b"no gzip"], ids=len
+)
+def test_what_unpacks_to_more_than_its_manifest_says_is_refused_early(bomb, tmp_path):
+    url = f"file://{tmp_path}/served"
+    a, b = home(tmp_path / "a", url), home(tmp_path / "b", url)
+    ref = a.publish("report", KEYS["report"], page)
+    a.send("report", ref.key)
+    (packed,) = (tmp_path / "served").rglob("report.html.gz")
+    packed.write_bytes(bomb)
+    tracemalloc.start()
+    with pytest.raises(FileNotFoundError, match=r"report\.html|unpack"):
+        b.path(b.find("report", ref.key))
+    assert tracemalloc.get_traced_memory()[1] < 100 << 20  # of which 64 MiB are kept free for an envelope
+    tracemalloc.stop()
 
 
 def test_tables_are_fetched_without_the_rest(bucket, tmp_path):
@@ -161,7 +213,6 @@ def test_an_address_that_nothing_opens_is_a_sentence(url, words):
         Remote(url)
 
 
-@QUIET
 def test_a_server_that_nobody_knows_is_a_sentence(tmp_path):
     pytest.importorskip("paramiko", reason="paramiko is not installed")
     (tmp_path / "ssh").mkdir()
