@@ -36,7 +36,7 @@ fuzz: $(VENV)/.installed-test  ## hostile input at every entry point for half an
 	$(BIN)/python -m tests.faults.fuzz --minutes 30
 
 oldest: $(OLDEST)/.installed  ## tests of the core with the lowest versions that pyproject.toml declares, PyTorch apart
-	$(OLDEST)/bin/python -m pytest $(CORE)
+	PYTHONPATH=$(CURDIR) $(OLDEST)/bin/python -m pytest $(CORE)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

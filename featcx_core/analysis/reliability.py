@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from featcx_core.analysis.bootstrap import interval, variances
 from featcx_core.analysis.chains import Chains, cross_seed
 from featcx_core.analysis.components import ComponentTable
+from featcx_core.data.images import at_once
 from featcx_core.kernels import kernel
 from featcx_core.nets.trunk import Trunk
 from featcx_core.seeds import generator
@@ -23,6 +24,7 @@ from featcx_core.training.checkpoint import Checkpoint, read, write
 
 Forward = Callable[[Tensor], Tensor]
 KERNEL = Path(__file__).with_name("cycle.cpp")
+AT_ONCE = 64 << 20  # bytes of maps
 PASS = 32  # steps of a pass: 2,000 draws in batches of 64, nearly
 
 
@@ -209,10 +211,12 @@ def measure_reliability(
     reader = torch.stack(there).float().to(device)
 
     def maps() -> Iterator[Tensor]:  # (b, L + 1 + KL, C, H·W): components, residual, ψ of each chain and order
-        for batch in table.batches([*table.tensor_columns, "sample"], 128):
+        each = 4 * math.prod(table.shape) * (len(table.tensor_columns) + len(nets))
+        for batch in table.batches([*table.tensor_columns, "sample"], max(1, min(128, AT_ONCE // each))):
             x = images(batch["sample"])
             parts = [batch[name].float().to(device) for name in table.tensor_columns]
-            yield torch.stack([*parts, *(net.psi(x).float() for net in nets)], 1).flatten(3)
+            read = [torch.cat([net.psi(few).float() for few in x.split(at_once(x.shape))]) for net in nets]
+            yield torch.stack([*parts, *read], 1).flatten(3)
 
     def quantities(samples: Tensor) -> Tensor:
         """(b, 6L + 1 + 2KL, C·H·W): Φ, gψ, Φ^reli, c, c^reli and c − c^reli of each order, f, each chain's Φ^reli, c^reli."""

@@ -22,4 +22,6 @@ def end_with_the_parent() -> None:
 if __name__ == "__main__":
     threading.Thread(target=end_with_the_parent, daemon=True).start()
     app = create_app(ephemeral=True, final=True)
-    uvicorn.Server(uvicorn.Config(app, log_level="error")).run([socket.socket(fileno=int(sys.argv[1]))])
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    server.run([socket.socket(fileno=int(sys.argv[1]))])
+    os._exit(0 if server.started else 3)  # a database's thread would keep alive what could not start

@@ -64,10 +64,10 @@ def body(spec: RunSpec, env: Env) -> dict[str, Any]:
     return {"numbers": numbers, "where": sorted({w for w in where if w}), "stages": submit.counts()}
 
 
-def main(store: str, url: str, seed: int, runner: str) -> None:
+def main(store: str, url: str, seed: int, runner: str, read_only: bool) -> None:
     """Runs them and prints the results."""
     prepare_environment(debug=False)
-    runtime = RuntimeSpec.model_validate({"runner": runner, "remote": url})
+    runtime = RuntimeSpec.model_validate({"runner": runner, "remote": url, "remote_read_only": read_only})
     job: Job[RunSpec] = Job("parts", lambda s: "parts", lambda s, p: None, stages, body, lambda n, r: None)
     with PrefectServer() as server, reporting_to(server.url()):
         print(json.dumps(job(RunSpec(seed=seed, runtime=runtime), Path(store))))

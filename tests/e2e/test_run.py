@@ -187,3 +187,12 @@ def test_an_undecodable_image_names_file_and_row_and_leaves_nothing(tmp_path: Pa
     assert done.code == 2, done.err
     assert "train.parquet, row 37" in done.err
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.slow
+def test_the_estimate_is_within_a_factor_of_two_of_the_run(first: Finished, tmp_path: Path) -> None:
+    """In seconds of the processors, which other programs do not change: a device is timed in them too."""
+    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    planned = typed("plan", "digits", "--store", tmp_path / "s", json_file=tmp_path / "p.json", **cache)
+    assert planned.code == 0, planned.err
+    assert first.cpu_seconds / 2 < planned.json["device_seconds"] < first.cpu_seconds * 2

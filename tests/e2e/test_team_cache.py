@@ -34,14 +34,14 @@ def s3() -> Iterator[str]:
 
 
 def ran(
-    store: Path, url: str, seed: int = 0, runner: str = "threads", **environment: str
+    store: Path, url: str, seed: int = 0, runner: str = "threads", read_only: bool = False, **environment: str
 ) -> tuple[dict[str, Any], str]:
     """The results of the small stages, and what was told."""
     done = subprocess.run(
         [
             sys.executable,
             "-c",
-            f"from tests.e2e.remote_stages import main; main({str(store)!r}, {url!r}, {seed}, {runner!r})",
+            f"from tests.e2e.remote_stages import main; main({str(store)!r}, {url!r}, {seed}, {runner!r}, {read_only})",
         ],
         capture_output=True,
         text=True,
@@ -69,6 +69,21 @@ def test_a_run_with_tampered_files_begins_again_once_and_is_right(s3: str, tmp_p
     assert told.count("is not what its manifest says; it is computed here") == 3
     _, faulty = faults(Remote(url))
     assert faulty == []  # who computed them again has mended the remote
+
+
+@pytest.mark.slow
+def test_who_only_reads_finds_what_the_team_has_signed_and_sends_nothing(s3: str, tmp_path: Path) -> None:
+    url, key = f"s3://{BUCKET}/signed", "FEATCX_REMOTE_KEY"
+    ran(tmp_path / "a", url, **{key: "the team's"})
+    there = Address(url).list("artifacts")
+    reader, _ = ran(tmp_path / "b", url, seed=1, read_only=True, **{key: "the team's"})  # of another last stage
+    assert reader["numbers"] == WHOLE
+    assert reader["stages"] == {"run": 1, "cached": 2 * PARTS}
+    stranger, told = ran(tmp_path / "c", url, read_only=True, **{key: "another"})
+    assert stranger["numbers"] == WHOLE
+    assert stranger["stages"] == {"run": 2 * PARTS + 1, "cached": 0}
+    assert "not signed with the team's key" in told
+    assert Address(url).list("artifacts") == there
 
 
 @pytest.mark.slow

@@ -318,17 +318,6 @@ def test_the_plan_of_a_run_is_what_the_run_does(tmp_path: Path) -> None:
     assert more.json["stages"]["run"] == len(todo)
 
 
-@pytest.mark.slow
-def test_the_estimate_is_within_a_factor_of_two_of_a_run(tmp_path: Path) -> None:
-    """In seconds of the processors, which other programs do not change: a device is timed in them too."""
-    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    done = typed("plan", "digits", *LEAN, "--store", tmp_path / "s", json_file=tmp_path / "p.json", **cache)
-    assert done.code == 0, done.err
-    ran = featcx("run", "digits", *LEAN, "--store", tmp_path / "s", THP_MEM_ALLOC_ENABLE="1")
-    assert ran.code == 0, ran.err
-    assert ran.cpu_seconds / 2 < done.json["device_seconds"] < ran.cpu_seconds * 2
-
-
 def test_published_settings_are_planned_in_seconds(tmp_path: Path) -> None:
     """Eight seconds on two cores of a Zen 5, half of it to time the device; slower processors get twice as many."""
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
