@@ -12,7 +12,7 @@ from flows.job import Job
 from flows.recipes import Recipe, Submit, notes, whole_run
 from flows.results import network_results
 from flows.running.preflight import check, numerics_for
-from flows.running.submitting import finished, settled, submitter
+from flows.running.submitting import finished, has_computed, settled, submitter
 from flows.showing import show_analysis
 from tasks.env import Env, opened
 from tasks.progress import tell_first
@@ -39,7 +39,8 @@ def run_analysis(spec: RunSpec, env: Env) -> dict[str, Any]:
 
     if recipe.first is not None:
         finished([recipe.first.report])
-        if recipe.first.report.state.is_completed() and place.can_be_written:
+        done = recipe.first.report.state.is_completed() and place.can_be_written
+        if done and has_computed(submit, recipe.report):  # of what is Cached as a whole the end is there at once
             tell_first(env, found(recipe.first) | {"seconds": round(time.monotonic() - began, 2)})
     settled(submit.futures)
     return found(recipe)

@@ -14,6 +14,7 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from PIL import Image
 
 from featcx_core.report.canvas import DARK, LIGHT
 from featcx_core.wording import Frames
@@ -35,15 +36,29 @@ def save(draw: FigureFunction, frames: Frames, folder: Path, name: str, coverage
     """Writes `<name>.svg`, `<name>-dark.svg` and `<name>.png` (light, 200 dpi); the same frames give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     picture = Picture(folder / f"{name}.svg", folder / f"{name}-dark.svg", folder / f"{name}.png")
-    image, figure = BytesIO(), draw(frames, LIGHT, coverage=coverage)
+    figure = draw(frames, LIGHT, coverage=coverage)
     light = svg(figure)
     picture.light.write_bytes(light)
     picture.dark.write_bytes(darkened(light) or svg(draw(frames, DARK, coverage=coverage)))
     figure.set_layout_engine("none")  # laid out once for both
-    figure.set_dpi(PNG_DPI)
-    FigureCanvasAgg(figure).print_png(image, metadata={"Software": None})
-    picture.png.write_bytes(image.getvalue())
+    picture.png.write_bytes(png(figure, few_colours=not _holds_images(light)))
     return picture
+
+
+def png(figure: Figure, few_colours: bool) -> bytes:
+    """The figure as an opaque PNG; one of lines and letters in the 256 colours that fit it best, at a third of the size."""
+    figure.set_dpi(PNG_DPI)
+    canvas, out = FigureCanvasAgg(figure), BytesIO()
+    canvas.draw()
+    pixels = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")
+    if few_colours:
+        pixels = pixels.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    pixels.save(out, "PNG", dpi=(PNG_DPI, PNG_DPI))
+    return out.getvalue()
+
+
+def _holds_images(light: bytes) -> bool:
+    return b"<image" in light
 
 
 _DARK = {
@@ -58,7 +73,9 @@ def darkened(light: bytes) -> bytes | None:
 
     Laying out and drawing take most of a report's time, and themes differ in colours alone.
     """
-    return None if b"<image" in light else re.sub(rb"#[0-9a-f]{6}", lambda found: _DARK.get(found[0], found[0]), light)
+    return (
+        None if _holds_images(light) else re.sub(rb"#[0-9a-f]{6}", lambda found: _DARK.get(found[0], found[0]), light)
+    )
 
 
 _SALT = threading.Lock()

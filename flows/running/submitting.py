@@ -164,6 +164,15 @@ def finished(futures: Sequence[PrefectFuture[ArtifactRef]]) -> None:
             future.wait()
 
 
+def has_computed(submit: Submitter | Reader, last: PrefectFuture[ArtifactRef]) -> bool:
+    """Whether the run has had to compute anything, as soon as that is known: at the latest when its last stage is done."""
+    while not submit.counts()["run"]:
+        if last.state.is_final():
+            return False
+        time.sleep(0.5)
+    return True
+
+
 def settled(futures: Sequence[PrefectFuture[ArtifactRef]]) -> None:
     """Waits for all; raises the error of the first that failed, not of one that only waited for it."""
     finished(futures)
