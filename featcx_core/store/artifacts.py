@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from featcx_core.errors import InputError
 from featcx_core.store.keys import digest
-from featcx_core.store.trust import MANIFEST, Digest, Name, inside, read_json, read_manifest
+from featcx_core.store.trust import MANIFEST, Digest, Name, inside, read_json, read_manifest, seal
 
 
 class ArtifactRef(BaseModel):
@@ -204,6 +204,7 @@ class Store:
             }
             content = content_digest(files, manifest.get("volatile", ()))
             manifest = {"stage": stage, "key": key, "digest": content} | manifest | {"files": files}
+            manifest["seal"] = seal(json.loads(json.dumps(manifest)))
             self._move_in(folder, stage, key, json.dumps(manifest, indent=1, ensure_ascii=False), names)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,11 +110,19 @@ def believed(value: Any, stage: str, key: str, folder: Path) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"its {'.'.join(map(str, first['loc'])) or 'content'}: {first['msg'].lower()}") from error
+    if manifest.get("seal") not in (None, seal(value)):
+        raise ValueError("it is not as it was written")
     if (manifest["stage"], manifest["key"]) != (stage, key):
         raise ValueError(f"it tells of {manifest['stage']}/{manifest['key']}, which is another place")
     for name in manifest["files"]:
         inside(folder, name)
     return manifest
+
+
+def seal(manifest: dict[str, Any]) -> str:
+    """The SHA-256 of what a manifest says, `seal` apart: against bits that flip, not against people. Older ones have none."""
+    said = {name: value for name, value in manifest.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import importlib
 import multiprocessing
 import os
@@ -35,13 +36,18 @@ class ProcessPool(ProcessPoolTaskRunner):
        that is killed leaves them behind.
     4. A stage goes to the processes when one is free, the first in the recipe first. Prefect queues them as they come.
 
-    It reaches for attributes that Prefect and Python keep to themselves (`_resolver_executor`, `_executor`, `_mp_context`).
+    5. What the processes tell is handed on with the run's own settings. In a thread of its own Prefect knows of no address
+       and starts one more server for it, which outlives a run that is killed.
+
+    It reaches for attributes that Prefect and Python keep to themselves (`_resolver_executor`, `_executor`, `_mp_context`,
+    `_forward_subprocess_messages`).
     """
 
     def __enter__(self) -> Self:
         first = multiprocessing.parent_process() is None  # a stage enters its flow's runner as well, in its own process
         if first:
             self._initializer = get_ready
+        self._own = contextvars.copy_context()
         super().__enter__()
         self._resolver_executor = ThreadPoolExecutor(max_workers=10_000)
         self._turns = Turns(self._max_workers)
@@ -51,6 +57,9 @@ class ProcessPool(ProcessPoolTaskRunner):
             for _ in range(self._max_workers):
                 self._executor.submit(os.getpid)
         return self
+
+    def _forward_subprocess_messages(self, *given: Any, **named: Any) -> None:
+        self._own.run(super()._forward_subprocess_messages, *given, **named)
 
     def _resolve_futures_and_submit(self, *given: Any, **submitted: Any) -> Future[bytes]:
         submitted["parameters"] = resolve_inputs_sync(submitted["parameters"], return_data=True, max_depth=-1)

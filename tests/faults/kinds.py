@@ -32,8 +32,11 @@ def at_a_step(lane: Lane, action: str, chance: random.Random, runner: str, numbe
     """It goes wrong in the run, at a step of publishing: each in its turn."""
     missing = missing_of(lane, chance)
     lane.reset(missing)
-    steps = [step for step in STEADY if not (lane.alone and step == "record written")]
+    of_the_run = {"noted", "record written"} if action == "worker killed" else set()  # not of its workers
+    not_there = of_the_run | ({"record written"} if lane.alone else set())
+    steps = [step for step in STEADY if step not in not_there]
     step, nth = steps[number % len(steps)], chance.randrange(min(2, len(missing)))
+    nth = 0 if runner == "processes" else nth  # each process counts for itself
     run = lane.start({"action": action, "step": step, "nth": nth, "seed": chance.randrange(10**6)}, runner=runner)
     found = judged(lane, missing, run)
     return found if lane.once.exists() else found._replace(words=[f"{step}: never got there", *found.words])

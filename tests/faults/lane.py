@@ -321,6 +321,7 @@ def _run(argv: list[str], environment: dict[str, str], settings: dict[str, Any],
         os.environ.clear()
         os.environ.update(environment | {SETTINGS: json.dumps(settings)})
         os.chdir(cwd)
+        sys.path.insert(0, str(HERE / "site"))  # where the processes of a pool find modules, too
         tempfile.tempdir, sys.argv = None, ["featcx", *argv]
         if "prefect" in sys.modules:  # it read its settings when it was imported
             sys.modules["prefect.context"].refresh_global_settings_context()

@@ -127,10 +127,25 @@ def test_what_only_looks_like_a_reference_is_passed_over():
     assert references(nest) == []
 
 
+def test_a_manifest_in_which_a_bit_has_flipped_counts_for_nothing(tmp_path):
+    """Wherever: in white space it may stand, since nothing else is said."""
+    store, refs = made(tmp_path)
+    manifest, chance = store.path(refs["target"]) / "manifest.json", random.Random(0)
+    whole = manifest.read_bytes()
+    for _ in range(200):
+        flipped, place = bytearray(whole), chance.randrange(len(whole))
+        flipped[place] ^= 1 << chance.randrange(8)
+        manifest.write_bytes(flipped)
+        told = store.verify()
+        assert told or json.loads(flipped) == json.loads(whole) or b'"seal"' not in flipped
+    manifest.write_bytes(whole)
+    assert store.verify() == []
+
+
 def test_lineage_ends_where_a_circle_or_a_gap_begins(tmp_path):
     store, refs = made(tmp_path)
     manifest = store.path(refs["data"]) / "manifest.json"
-    told = json.loads(manifest.read_text()) | {"lineage": {"report": refs["report"].model_dump()}}
+    told = json.loads(manifest.read_text()) | {"lineage": {"report": refs["report"].model_dump()}, "seal": None}
     manifest.write_text(json.dumps(told))
     assert sorted(m["stage"] for m in store.lineage([refs["report"]])) == ["data", "report", "target"]
     shutil.rmtree(store.path(refs["data"]))

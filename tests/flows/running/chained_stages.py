@@ -76,4 +76,6 @@ def main(store: str) -> None:
     with PrefectServer() as server, reporting_to(server.url()):
         chains.with_options(task_runner=ProcessPool(max_workers=2))(RunSpec(), store)
     links = [json.loads(path.read_text()) for path in Path(store).glob("link/*/told.json")]
-    print(json.dumps({"flow": os.getpid(), "links": links}))
+    module = sys.modules.get("prefect.server.api.server")  # imported where Prefect starts a server by itself
+    servers = [] if module is None else list(module.SubprocessASGIServer._instances)
+    print(json.dumps({"flow": os.getpid(), "links": links, "servers": servers}))

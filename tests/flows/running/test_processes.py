@@ -36,6 +36,7 @@ def test_chains_run_side_by_side_in_forked_processes(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     processes, parents, imported = (set(values) for values in zip(*told["links"], strict=True))
+    assert told["servers"] == []  # beside the run's own
     assert len(told["links"]) == 5
     assert len(processes) == 2
     assert imported == {True}
