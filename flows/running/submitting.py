@@ -166,10 +166,13 @@ def finished(futures: Sequence[PrefectFuture[ArtifactRef]]) -> None:
 
 def has_computed(submit: Submitter | Reader, last: PrefectFuture[ArtifactRef]) -> bool:
     """Whether the run has had to compute anything, as soon as that is known: at the latest when its last stage is done."""
+    pace = 0.2  # seconds between two questions, which a server is asked
     while not submit.counts()["run"]:
+        with contextlib.suppress(UpstreamTaskError):
+            last.wait(timeout=pace)
         if last.state.is_final():
             return False
-        time.sleep(0.5)
+        pace = min(2 * pace, 5.0)
     return True
 
 
