@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from featcx_core.errors import InputError
 from featcx_core.store.keys import digest
-from featcx_core.store.trust import MANIFEST, Digest, Name, inside, read_json, read_manifest, seal
+from featcx_core.store.trust import MANIFEST, Digest, Name, below, inside, read_json, read_manifest, seal
 
 
 class ArtifactRef(BaseModel):
@@ -299,17 +299,20 @@ class Store:
 
     def _damaged_notes(self) -> list[Damage]:
         """What lies beside the artifacts and is not as featcx writes it; a run takes none of it on trust."""
+        beside = sorted(below(self.root))
         damaged = [
             Damage(str(path.parent.relative_to(self.root)), path.name, "is a symbolic link, which no store holds")
-            for path in sorted(self.root.rglob("*"))
+            for path in beside
             if path.is_symlink() and path.parent.name not in (".", "..") and len(path.relative_to(self.root).parts) != 2
         ]
         for pattern in (".checks/*.json", ".runs/*/*.json", ".prefect/results/*"):
-            for path in sorted(p for p in self.root.glob(pattern) if p.is_file()):
+            for path in (p for p in beside if p.relative_to(self.root).match(pattern) and p.is_file()):
                 try:
                     value = read_json(path)
                     if pattern.startswith(".prefect") and value["metadata"]["serializer"]["type"] != "json":
                         raise ValueError("it names a serializer that featcx does not use")
+                except FileNotFoundError:
+                    continue  # of a run at work
                 except (OSError, ValueError, KeyError, TypeError) as error:
                     damaged.append(
                         Damage(str(path.parent.relative_to(self.root)), path.name, f"is not as written ({error})")

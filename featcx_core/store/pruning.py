@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import shutil
 import time
 import uuid
@@ -12,7 +13,7 @@ from typing import Any
 
 from featcx_core.errors import InputError
 from featcx_core.store.artifacts import ArtifactRef, Store
-from featcx_core.store.trust import inside
+from featcx_core.store.trust import below, inside
 
 Manifest = dict[str, Any]
 REPORTS = frozenset({"report", "analysis", "complexity_report", "sweep_report"})
@@ -66,9 +67,15 @@ def left_over(store: Store, older_than: float = 3600.0) -> list[Path]:
 
 
 def _touched(path: Path) -> float:
-    """When a file, or anything in a folder, last changed: the rounds of a pruning have folders of their own."""
-    parts = (path,) if path.is_symlink() else (path, *path.rglob("*"))
-    return max(part.lstat().st_mtime for part in parts)
+    """When a file, or anything in a folder, last changed: the rounds of a pruning have folders of their own.
+
+    Infinity where something of it vanishes meanwhile: a run is at work there.
+    """
+    try:
+        parts = (path,) if path.is_symlink() else (path, *below(path))
+        return max(part.lstat().st_mtime for part in parts)
+    except FileNotFoundError:
+        return math.inf
 
 
 def _in_work(store: Store, path: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,6 +60,12 @@ def inside(root: Path, *names: str) -> Path:
                 f"{path} leads out of {root}, by its name or as a symbolic link; remove it from the store."
             )
     return path
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """All that lies below a folder, links not followed; what a run at work takes away meanwhile is passed over."""
+    for place, folders, files in os.walk(folder):
+        yield from (Path(place, name) for name in (*folders, *files))
 
 
 def read_json(path: Path) -> Any:

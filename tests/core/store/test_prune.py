@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -88,3 +90,32 @@ def test_left_overs_are_old_and_nobodys(store):
     (dead / "round-0").mkdir()
     os.utime(dead, (time.time() - 9999,) * 2)
     assert left_over(store) == [live]  # of the other one a part is new
+
+
+def test_a_store_at_work_is_pruned_and_verified(store):
+    """Folders come and go meanwhile, as those of what is being published do."""
+    over = threading.Event()
+
+    def work():
+        while not over.is_set():
+            for i in range(20):
+                folder = store.root / ".partial" / f"target-{i}" / "part"
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "payload").touch()
+                note = store.root / ".runs" / "r1" / f"{i}.json"
+                note.parent.mkdir(parents=True, exist_ok=True)
+                (store.root / "fresh").write_text("{}")
+                (store.root / "fresh").rename(note)
+            shutil.rmtree(store.root / ".partial")
+            shutil.rmtree(store.root / ".runs")
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            left_over(store)
+            assert store.verify() == []
+    finally:
+        over.set()
+        worker.join()
