@@ -21,6 +21,14 @@ PREFIXES = ("module.", "model.", "_orig_mod.")  # of DataParallel, Lightning and
 SHOWN = 5
 
 
+def _is_zip(path: Path) -> bool:
+    """As `zipfile.is_zipfile`, which raises where an archive is damaged in one way."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return True
+
+
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """The tensors of a state dict in safetensors or by torch.save, alone or under one of `NESTED`.
 
@@ -31,7 +39,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise InputError(f"There is no checkpoint {path}; give a file of weights that exists.")
     with path.open("rb") as file:
         start = file.read(2)
-    if not (zipfile.is_zipfile(path) or start[:1] == b"\x80"):
+    if not (_is_zip(path) or start[:1] == b"\x80"):
         try:
             return load_file(path)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:

@@ -95,3 +95,11 @@ def test_a_file_that_is_cut_anywhere_is_told(tmp_path, zipped):
         path.write_bytes(whole[:length])
         with pytest.raises(InputError, match=r"copy|give a file|holds"):
             read_checkpoint(path)
+
+
+def test_an_archive_of_several_disks_is_refused(tmp_path):
+    """Python's own `is_zipfile` raises there; the fuzzer found it."""
+    locator, end = b"PK\x06\x07" + bytes(12) + (2).to_bytes(4, "little"), b"PK\x05\x06" + bytes(18)
+    (tmp_path / "net.pt").write_bytes(bytes(100) + locator + end)
+    with pytest.raises(InputError, match=r"net\.pt"):
+        read_checkpoint(tmp_path / "net.pt")
