@@ -117,7 +117,7 @@ def believed(value: Any, stage: str, key: str, folder: Path) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"its {'.'.join(map(str, first['loc'])) or 'content'}: {first['msg'].lower()}") from error
-    if manifest.get("seal") not in (None, seal(value)):
+    if (told := manifest.get("seal")) is not None and told != seal(value):
         raise ValueError("it is not as it was written")
     if (manifest["stage"], manifest["key"]) != (stage, key):
         raise ValueError(f"it tells of {manifest['stage']}/{manifest['key']}, which is another place")
@@ -129,7 +129,11 @@ def believed(value: Any, stage: str, key: str, folder: Path) -> dict[str, Any]:
 def seal(manifest: dict[str, Any]) -> str:
     """The SHA-256 of what a manifest says, `seal` apart: against bits that flip, not against people. Older ones have none."""
     said = {name: value for name, value in manifest.items() if name != "seal"}
-    return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    try:
+        text = json.dumps(said, sort_keys=True, separators=(",", ":"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextlib.contextmanager

@@ -137,6 +137,7 @@ class Address:
             self._idle.append(system)
             raise
         except BaseException:
+            self._idle.clear()  # they may be gone as well
             with contextlib.suppress(Exception):
                 system.client.close()
             raise
