@@ -70,6 +70,11 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def no_draws() -> contextlib.AbstractContextManager[object]:
+    """Nobody draws from a global generator in `seeded` or `Seeded` inside the block."""
+    return _GLOBAL_RNG
+
+
 class Seeded(contextlib.AbstractContextManager["Seeded"]):
     """`seeded` as an object: afterwards `drew` says whether the block drew numbers from a global generator.
 

@@ -344,6 +344,12 @@ class RuntimeSpec(Spec):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     runner: Literal["threads", "processes", "ray"] = Field("threads", description="what executes the tasks")
     threads: int = Field(1, ge=1, le=256, description="CPU threads of each training (last digits depend on it)")
+    per_gpu: int | None = Field(
+        None,
+        ge=1,
+        le=16,
+        description="trainings side by side on each GPU; none: one for every 20 GiB it has, at most three",
+    )
     remote: str = Field(
         "", description="address of the team's cache: s3://bucket/folder, sftp://, gs://, az:// or file://"
     )

@@ -35,7 +35,7 @@ def submit(stage: Stage, env: Env, scope: str = "", **arguments: Any) -> Prefect
     env = env.model_copy(update={"scope": scope})
     name = stage.describe(arguments, scope).replace("{", "(").replace("}", ")")
     task = task_of(stage).with_options(task_run_name=name, result_storage=records(env))
-    with placement(env.device, env.threads, stage.computes, ray=not env.exclusive):
+    with placement(env, stage.computes, ray=not env.exclusive):
         return task.submit(env=env, **arguments)
 
 

@@ -15,10 +15,12 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from featcx_core.errors import InputError
 from tasks.env import Env
+
+BESIDE, ROOM = 3, 20 << 30  # trainings side by side on one GPU at most; bytes of its memory for each
 
 
 class Lease(NamedTuple):
@@ -27,8 +29,24 @@ class Lease(NamedTuple):
     device: str
 
 
-def devices(wanted: str, threads: int) -> list[str]:
-    """The places where stages can compute side by side: each GPU, or the CPU once for every `threads` cores.
+class Wanted(Protocol):
+    """What says where stages are to compute: an Env, a RuntimeSpec."""
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def threads(self) -> int: ...
+
+    @property
+    def per_gpu(self) -> int | None: ...
+
+
+def devices(wanted: Wanted) -> list[str]:
+    """The places where stages can compute side by side: each GPU so many times, or the CPU once for every `threads` cores.
+
+    Small nets leave most of a GPU idle, and all of it while a stage reads and writes. So a GPU counts `per_gpu` times: by
+    default once for every 20 GiB of its memory, at most three times.
 
     Raises:
         InputError: for a device that is not there.
@@ -36,21 +54,28 @@ def devices(wanted: str, threads: int) -> list[str]:
     import torch
 
     gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    cpu = ["cpu"] * max(1, len(os.sched_getaffinity(0)) // threads)
-    if wanted == "auto":
-        return gpus or cpu
-    if wanted == "cpu":
+    cpu = ["cpu"] * max(1, len(os.sched_getaffinity(0)) // wanted.threads)
+    if wanted.device == "cpu" or (wanted.device == "auto" and not gpus):
         return cpu
-    chosen = gpus if wanted == "cuda" else [gpu for gpu in gpus if gpu == wanted]
+    chosen = gpus if wanted.device in ("auto", "cuda") else [gpu for gpu in gpus if gpu == wanted.device]
     if not chosen:
         there = ", ".join(["cpu", *gpus])
-        raise InputError(f"There is no device '{wanted}' here; choose auto or one of: {there}.")
-    return chosen
+        raise InputError(f"There is no device '{wanted.device}' here; choose auto or one of: {there}.")
+    counts = {gpu: wanted.per_gpu or _room(gpu) for gpu in chosen}
+    # Those of one GPU do not stand side by side, so that stages go to an empty GPU first.
+    return [gpu for turn in range(max(counts.values())) for gpu in chosen if turn < counts[gpu]]
+
+
+@functools.cache
+def _room(gpu: str) -> int:
+    import torch
+
+    return max(1, min(BESIDE, torch.cuda.get_device_properties(gpu).total_memory // ROOM))
 
 
 @contextlib.contextmanager
-def placement(wanted: str, threads: int, computes: bool, ray: bool) -> Iterator[None]:
-    """Has Ray place what is submitted inside on cores of its own, and on a GPU of its own where GPUs are wanted.
+def placement(wanted: Wanted, computes: bool, ray: bool) -> Iterator[None]:
+    """Has Ray place what is submitted inside on cores of its own, and on a GPU, or its share of one, where GPUs are wanted.
 
     Nothing on other runners. A stage that does not compute asks for no core, since it waits on others' bytes only.
     """
@@ -60,16 +85,17 @@ def placement(wanted: str, threads: int, computes: bool, ray: bool) -> Iterator[
     import ray as cluster
     from prefect_ray.context import remote_options
 
-    there = cluster.cluster_resources().get("GPU", 0) if computes and wanted != "cpu" else 0
+    there = cluster.cluster_resources().get("GPU", 0) if computes and wanted.device != "cpu" else 0
+    share = 1 / (wanted.per_gpu or 1) if there else 0
     # Ray runs a task of a node that died again; more than its three times, since a stage that had finished costs nothing.
-    with remote_options(num_cpus=threads if computes else 0, num_gpus=1 if there else 0, max_retries=5):
+    with remote_options(num_cpus=wanted.threads if computes else 0, num_gpus=share, max_retries=5):
         yield
 
 
 @contextlib.contextmanager
 def lease(env: Env) -> Iterator[Lease]:
     """Holds one place for a stage, waiting until one is free; shared by all runs of this user on this machine."""
-    places = devices(env.device, env.threads)
+    places = devices(env)
     if not env.exclusive:
         yield Lease(places[0])
         return
@@ -77,6 +103,20 @@ def lease(env: Env) -> Iterator[Lease]:
     folder.mkdir(mode=0o700, exist_ok=True)
     with _turns(tuple(places)).taken(env.turn), contextlib.closing(_claims(folder, places)) as claims:
         yield next(claims)
+
+
+class Place(contextlib.ExitStack):
+    """What a stage holds while it computes."""
+
+    def __init__(self, env: Env) -> None:
+        super().__init__()
+        self.env, self.device = env, self.enter_context(lease(env)).device
+
+    def leave_gpu(self) -> None:
+        """The rest computes on the CPU: gives a GPU back and waits for a core."""
+        if self.env.exclusive and self.device != "cpu":
+            self.close()
+            self.device = self.enter_context(lease(self.env.model_copy(update={"device": "cpu"}))).device
 
 
 class Turns:
@@ -135,10 +175,10 @@ def _turns(places: tuple[str, ...]) -> Turns:
 
 def _claims(folder: Path, places: list[str]) -> Generator[Lease, None, None]:
     """Yields a device once it is free, and holds it until closed."""
+    # Cores are counted, and so are the places of each GPU, whose name is the same in all runs, whichever others they may use.
+    names = [f"{device.replace(':', '-')}-{places[:number].count(device)}" for number, device in enumerate(places)]
     while True:
-        for number, device in enumerate(places):
-            # Cores are counted, a GPU has one name in all runs, whichever others they may use.
-            name = f"cpu-{number}" if device == "cpu" else device.replace(":", "-")
+        for name, device in zip(names, places, strict=True):
             with open(folder / name, "w", encoding="utf-8") as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -25,7 +25,7 @@ from featcx_core.store.artifacts import ArtifactRef, FileRef, Store, references
 from featcx_core.store.code import CodeVersion, code_version
 from featcx_core.store.keys import artifact_key, digest
 from featcx_core.store.record import Record
-from tasks.devices import Lease, lease, settled_allocator
+from tasks.devices import Place, settled_allocator
 from tasks.env import Env, on_this_node, opened
 from tasks.progress import Progress
 
@@ -42,7 +42,10 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Work:
-    """What a body works with: the folder to fill, its device, and ways to reach inputs, seeds and the reader."""
+    """What a body works with: the folder to fill, its device, and ways to reach inputs, seeds and the reader.
+
+    A body whose rest computes on the CPU says so by `leave_gpu`, so that others can have its GPU.
+    """
 
     folder: Path
     store: Store
@@ -51,6 +54,7 @@ class Work:
     key: str
     stage: str
     checkpoint_seconds: float
+    leave_gpu: Callable[[], None]
     remarks: list[str] = field(default_factory=list)
 
     def path(self, ref: ArtifactRef) -> Path:
@@ -155,12 +159,12 @@ def execute(stage: Stage, arguments: dict[str, Any], env: Env) -> ArtifactRef:
         if found is not None:
             progress.finish(computed=False)
             return found
-        held = stack.enter_context(lease(env)) if stage.computes else None
+        place = stack.enter_context(Place(env)) if stage.computes else None
         progress.note("running")
 
         def fill(folder: Path) -> dict[str, Any]:
             all_whole(store, inputs)
-            manifest = _fill(stage, arguments, env, store, key, held, progress, folder)
+            manifest = _fill(stage, arguments, env, store, key, place, progress, folder)
             all_whole(store, inputs)  # what it read it read whole
             return manifest
 
@@ -191,7 +195,7 @@ def _fill(
     env: Env,
     store: Store,
     key: str,
-    held: Lease | None,
+    place: Place | None,
     progress: Progress,
     folder: Path,
 ) -> dict[str, Any]:
@@ -200,10 +204,11 @@ def _fill(
     from featcx_core.training.replay import reproducible
 
     torch.set_num_threads(env.threads)
-    device = torch.device(held.device if held else "cpu")
+    device = torch.device(place.device if place else "cpu")
     reproducible(device)
     started, clock = datetime.now(UTC), time.perf_counter()
-    work = Work(folder, store, device, progress, key, stage.name, env.checkpoint_seconds)
+    leave_gpu = place.leave_gpu if place else lambda: None
+    work = Work(folder, store, device, progress, key, stage.name, env.checkpoint_seconds, leave_gpu)
     with settled_allocator():
         metrics = stage.body(work, **arguments)
     lineage = {name: _jsonable(value) for name, value in arguments.items() if _has_refs(value)}

@@ -22,6 +22,7 @@ class Env(BaseModel):
         run: names the run's progress notes; empty for who only looks, and leaves none.
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads of each stage.
+        per_gpu: stages side by side on one GPU; None: by its memory, see `devices`.
         checkpoint_seconds: how often a training saves itself.
         turn: the stage's place in the recipe; of stages that wait for a device the first goes ahead.
         scope: which of the run's networks a stage belongs to, for the reader.
@@ -39,6 +40,7 @@ class Env(BaseModel):
     run: str
     device: str = "auto"
     threads: int = 1
+    per_gpu: int | None = None
     exclusive: bool = True
     checkpoint_seconds: float = 20.0
     turn: int = 0

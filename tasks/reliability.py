@@ -71,6 +71,7 @@ def cycle(
     images = sample_rows(dataset.split("pool"), rows, rows_seed)[0]
     batches = (dataset.normalise(part.to(work.device)) for part in images.split(at_once(images.shape)))
     moment = second_moment(net.psi, batches).cpu()
+    work.leave_gpu()
     start = None
     if previous is not None:
         stored = work.record(previous).tensors["cycle"]

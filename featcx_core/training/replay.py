@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
-import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+
+from featcx_core.seeds import no_draws
 
 Update = Callable[..., Tensor]
 
 WARM = 2  # updates run as they are: libraries load, optimisers make their state, nothing of which a graph may hold
 
 log = logging.getLogger(__name__)
-
-
-_CAPTURING = threading.Lock()  # torch allows one capture at a time in a process
 
 
 class Replayed:
@@ -40,7 +38,8 @@ class Replayed:
         """The loss of this update, valid until the next one."""
         self.done += 1
         if self.done == WARM + 1:
-            with _CAPTURING:
+            # Torch allows one capture at a time in a process; a draw meanwhile, in another training, would end in an error.
+            with no_draws():
                 if Replayed.possible:
                     self._capture(fetched)
         if self.graph is None:
@@ -55,7 +54,7 @@ class Replayed:
         generator = torch.cuda.default_generators[torch.cuda.current_device()]
         untouched = generator.clone_state()
         try:
-            # Other threads' stages may use their own GPUs meanwhile.
+            # Other threads' stages may use this GPU or others meanwhile.
             with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
                 self.loss = self.update(*self.fetched)
             self.graph = graph
@@ -71,25 +70,27 @@ class Replayed:
 
 @contextlib.contextmanager
 def own_stream(device: torch.device) -> Iterator[None]:
-    """Runs the block's kernels on a stream apart from the default one, as capturing needs. Nothing on a CPU."""
+    """Runs the block's kernels on a stream apart from the default one, as capturing needs, and from those of trainings
+    beside it. Nothing on a CPU.
+    """
     if device.type != "cuda":
         yield
         return
     reproducible(device)
     with torch.cuda.device(device):
-        outer, inner = torch.cuda.current_stream(), _stream(torch.cuda.current_device())
+        # The last one that came free: what a training has freed the next can use.
+        free = _STREAMS[torch.cuda.current_device()]
+        outer, inner = torch.cuda.current_stream(), free.pop() if free else torch.cuda.Stream()
         inner.wait_stream(outer)
         try:
             with torch.cuda.stream(inner):
                 yield
         finally:
             outer.wait_stream(inner)
+            free.append(inner)
 
 
-@functools.cache
-def _stream(gpu: int) -> torch.cuda.Stream:
-    """One for all trainings of a GPU, which follow one another: what one frees the next can use."""
-    return torch.cuda.Stream(gpu)
+_STREAMS: dict[int, list[torch.cuda.Stream]] = defaultdict(list)  # a GPU's, that no training uses at present
 
 
 def reproducible(device: torch.device) -> None:

@@ -236,7 +236,7 @@ def rates_here(spec: Placed) -> tuple[Rates, list[str]]:
     from tasks.devices import devices
 
     runtime = spec.runtime
-    here = devices(runtime.device, runtime.threads)
+    here = devices(runtime)
     return Rates.stored(here[0], runtime.threads), here
 
 

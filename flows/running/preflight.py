@@ -68,7 +68,7 @@ def check_runtime(runtime: RuntimeSpec) -> int:
 
         remote_of(runtime.remote, runtime.remote_read_only, os.getpid())  # connects meanwhile
     if runtime.runner != "ray":
-        return len(devices(runtime.device, runtime.threads))
+        return len(devices(runtime))
     try:
         import prefect_ray  # noqa: F401
     except ImportError as error:
@@ -124,5 +124,5 @@ def numerics_for(spec: RunSpec) -> Numerics:
     wanted = spec.runtime.device
     if spec.precision == "auto" and wanted == "cuda" and not torch.cuda.is_available():
         raise InputError("This machine has no GPU to ask what it supports; set precision=bf16 or precision=fp32.")
-    device = wanted.split(":")[0] if wanted != "auto" else devices("auto", 1)[0].split(":")[0]
+    device = (wanted if wanted != "auto" else devices(spec.runtime)[0]).split(":")[0]
     return Numerics(precision=resolve_precision(spec.precision, torch.device(device)), compile=spec.compile)

@@ -42,6 +42,7 @@ def new_env(spec: Placed, store: Path, shown: bool = False) -> Env:
         run=run,
         device=runtime.device,
         threads=runtime.threads,
+        per_gpu=runtime.per_gpu,
         exclusive=runtime.runner != "ray",
         shown=shown,
         remote=runtime.remote,
@@ -190,7 +191,7 @@ def task_runner(spec: Placed) -> TaskRunner[Any]:
     if runtime.runner == "processes":
         from flows.running.processes import ProcessPool
 
-        return ProcessPool(max_workers=len(devices(runtime.device, runtime.threads)))
+        return ProcessPool(max_workers=len(devices(runtime)))
     if runtime.runner == "ray":
         import os
 

@@ -1,6 +1,7 @@
 """The training loop on a GPU: captured as a CUDA graph, the bytes are those of the same kernels launched one by one."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -79,6 +80,17 @@ def test_captured_or_not_the_bytes_are_the_same(mnist, data, kind, schedule, mon
 
     assert_same_captured_or_not(train, replays, monkeypatch)
     assert histories[0].loss[-1] < histories[0].loss[0]
+
+
+def test_side_by_side_or_alone_the_bytes_are_the_same(mnist, data, replays):
+    """Threads that train, capture and draw on one GPU at once."""
+    kinds = ["target", "disentangler", "trunk", "dropout"] * 2
+    alone = [trained(mnist, data, kind)[0] for kind in kinds[:4]] * 2
+    replays.clear()
+    with ThreadPoolExecutor(len(kinds)) as pool:
+        beside = list(pool.map(lambda kind: trained(mnist, data, kind)[0], kinds))
+    assert all(map(same, alone, beside))
+    assert len(replays) == 6 * REPLAYED  # all but those with dropout
 
 
 @pytest.mark.parametrize("kind", ["disentangler", "dropout"])

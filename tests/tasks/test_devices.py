@@ -2,10 +2,14 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from tasks.devices import Turns, _claims
+from tasks import devices as places
+from tasks.devices import Place, Turns, _claims, devices
+from tasks.env import Env
 
 
 def test_a_gpu_is_held_once_whichever_others_a_run_may_use(tmp_path):
@@ -15,6 +19,44 @@ def test_a_gpu_is_held_once_whichever_others_a_run_may_use(tmp_path):
     assert next(third).device == "cuda:2"
     first.close()
     assert next(_claims(tmp_path, ["cuda:1", "cuda:0"])).device == "cuda:0"
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Two GPUs of 12 and 80 GiB."""
+    sizes = {"cuda:0": 12, "cuda:1": 80}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(sizes))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda gpu: SimpleNamespace(total_memory=sizes[gpu] << 30))
+    places._room.cache_clear()
+    yield
+    places._room.cache_clear()
+
+
+def test_a_gpu_is_as_many_places_as_its_memory_has_room_for(gpus):
+    assert devices(Env(store="", run="")) == ["cuda:0", "cuda:1", "cuda:1", "cuda:1"]
+    assert devices(Env(store="", run="", device="cuda:0")) == ["cuda:0"]
+    assert devices(Env(store="", run="", per_gpu=2)) == ["cuda:0", "cuda:1"] * 2  # empty ones first
+
+
+def test_places_of_one_gpu_are_held_apart(tmp_path):
+    held = [_claims(tmp_path, ["cuda:0", "cuda:1", "cuda:1"]) for _ in range(3)]
+    assert [next(claims).device for claims in held] == ["cuda:0", "cuda:1", "cuda:1"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cuda-0-0", "cuda-1-0", "cuda-1-1"]
+
+
+def test_a_stage_that_leaves_its_gpu_goes_on_on_a_core(gpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(places.tempfile, "gettempdir", lambda: str(tmp_path))
+    env = Env(store="", run="", device="cuda:0")
+    with Place(env) as first:
+        assert first.device == "cuda:0"
+        first.leave_gpu()
+        assert first.device == "cpu"
+        with Place(env) as second:  # would wait for ever if the GPU were still held
+            assert second.device == "cuda:0"
+    with Place(env.model_copy(update={"device": "cpu"})) as core:
+        core.leave_gpu()
+        assert core.device == "cpu"
 
 
 def test_cores_are_places_of_their_own(tmp_path):
