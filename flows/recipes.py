@@ -440,21 +440,39 @@ def whole_run(submit: Submit, spec: RunSpec, numerics: Numerics) -> Recipe:
     analysed, floor = analyse_target(submit, spec, data, target, exemplary, numerics)
     networks = {"target": analysed._asdict()}
     more = wanted_besides(spec)
-    first = Recipe(networks, report(submit, spec, networks, {"to come": f"To come: {more}."})) if more else None
+    figures = {"target": figures_of(submit, spec, "target", networks["target"])}
+    to_come = {"to come": f"To come: {more}."}
+    first = Recipe(networks, report(submit, spec, networks, figures, to_come)) if more else None
     for name, net in variant_nets(submit, spec, data, target, exemplary, numerics).items():
         analysed, _ = analyse_target(submit, spec, data, net, exemplary, numerics, name, floor=floor)
         networks = networks | {name: analysed._asdict()}
+        figures = figures | {name: figures_of(submit, spec, name, networks[name])}
     alone = control(submit, spec, data, target, numerics) if spec.substitution.control else None
     comparison = submit(compare.comparison, networks=networks, settings=spec.analysis) if len(networks) > 1 else None
     networks = networks | {"target": networks["target"] | {"comparison": comparison, "control": alone}}
-    return Recipe(networks, report(submit, spec, networks), first)
+    return Recipe(networks, report(submit, spec, networks, figures), first)
 
 
-def report(submit: Submit, spec: RunSpec, networks: dict[str, dict[str, Node | None]], told_too: Any = ()) -> Node:
+def figures_of(submit: Submit, spec: RunSpec, network: str, nodes: dict[str, Node | None]) -> Node:
+    """One network's figures, drawn while others are still computed."""
+    shown: dict[str, Any] = {
+        "analysis": {"confidence": spec.analysis.confidence},
+        "pictures": {"limits": spec.pictures.limits},
+    }
+    scope = "" if network == "target" else network
+    return submit(present.figures, scope, network=network, nodes=nodes, spec=shown, notes=notes(spec))
+
+
+def report(
+    submit: Submit,
+    spec: RunSpec,
+    networks: dict[str, dict[str, Node | None]],
+    figures: dict[str, Node],
+    told_too: dict[str, str] | None = None,
+) -> Node:
     """The page on these networks."""
-    return submit(
-        present.report, networks=networks, spec=told(spec, {"complexity"}), notes=notes(spec) | dict(told_too)
-    )
+    said = notes(spec) | (told_too or {})
+    return submit(present.report, networks=networks, figures=figures, spec=told(spec, {"complexity"}), notes=said)
 
 
 def wanted_besides(spec: RunSpec) -> str:

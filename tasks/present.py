@@ -13,9 +13,35 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@stage("figures", computes=False)
+def figures(
+    work: Work, *, network: str, nodes: dict[str, ArtifactRef | None], spec: dict[str, Any], notes: dict[str, str]
+) -> dict[str, Any]:
+    """One network's figures, as soon as its tables are there; reports take them from here."""
+    from featcx_core.report.run import draw_figures
+
+    assert nodes["substitution"] is not None
+    shown = nodes["pictures"] if network == "target" else None
+    draw_figures(
+        work.folder,
+        network,
+        read_frames(nodes, work.path),
+        spec=spec,
+        notes=notes,
+        chosen_order=work.record(nodes["substitution"]).numbers["chosen_order"],
+        pictures=None if shown is None else work.path(shown),
+    )
+    return {}
+
+
 @stage("report", label="{spec[target][net]} n={spec[target][samples]} s{spec[seed]}", computes=False)
 def report(
-    work: Work, *, networks: dict[str, dict[str, ArtifactRef | None]], spec: dict[str, Any], notes: dict[str, str]
+    work: Work,
+    *,
+    networks: dict[str, dict[str, ArtifactRef | None]],
+    figures: dict[str, ArtifactRef],
+    spec: dict[str, Any],
+    notes: dict[str, str],
 ) -> dict[str, Any]:
     """Figures, tables and the HTML report. The page tells times and devices, so it is no part of the artifact's digest."""
     from featcx_core.report.run import write_report
@@ -26,6 +52,7 @@ def report(
     assert main["pictures"] is not None
     chosen = work.record(main["substitution"]).numbers["chosen_order"]
     refs = [ref for nodes in networks.values() for ref in nodes.values() if ref is not None]
+    refs += figures.values()
     analyses = {name: read_frames(nodes, work.path) for name, nodes in networks.items()}
     if "comparison" in analyses["target"]:
         told = {
@@ -42,6 +69,7 @@ def report(
         notes=notes,
         chosen_order=chosen,
         pictures={"target": work.path(main["pictures"])},  # four networks' pictures would make a page of 6 MB
+        drawn={name: work.path(ref) for name, ref in figures.items()},
     )
     return {"volatile": ["report.html"]}
 

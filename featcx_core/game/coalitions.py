@@ -2,15 +2,14 @@
 
 For a head [ReLU] → mean over H×W → tail one pass over a sample's components gives 2^L vectors of C channels, and the tail
 runs on those alone. Without the ReLU the mean is linear, and the components' means suffice. On CPUs the pass is a kernel in
-C++ (coalitions.cpp), on GPUs torch compiles it, and where no compiler works it is plain PyTorch; they differ by rounding.
+C++ (coalitions.cpp); on GPUs, and where no compiler works, it is plain PyTorch. They differ by rounding.
 """
 
 from __future__ import annotations
 
 import ctypes
-import functools
-import logging
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,12 +21,8 @@ from featcx_core.kernels import kernel
 
 KERNEL = Path(__file__).with_name("coalitions.cpp")
 ROOT = 8  # players whose 2^8 coalitions are pooled at a time; coalitions.cpp takes no more
-LOW = 4  # players whose subsets torch's kernel writes out
-PLAIN_ROWS = 16  # of the plain pass: with 2^4 coalitions of 64×8×8 it stays within the last-level cache
-GEOMETRIES = 100  # shapes that torch may compile in one process
-BROKEN: set[str] = set()  # device types on which compiling has failed in this process
-
-log = logging.getLogger(__name__)
+LOW = 4  # players whose subsets the plain pass holds at once
+PLAIN_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}  # of their sums: on a CPU they stay within the last-level cache
 
 
 def subset_sums(base: Tensor, parts: Sequence[Tensor], out: Tensor) -> Tensor:
@@ -113,12 +108,6 @@ def _totals(root: Tensor, parts: Sequence[Tensor]) -> Tensor:
     return subset_sums(base, added, base.new_empty(2 ** len(parts), *base.shape)).permute(1, 2, 0)
 
 
-def _relu_totals(root: Tensor, parts: Sequence[Tensor]) -> Tensor:
-    """Total over places (C, b, 2^k) of relu(root + Σ of every subset of the parts), each (b, C, P)."""
-    device = root.device.type
-    return (_compiled_totals if device == "cuda" and device not in BROKEN else _plain)(root, parts)
-
-
 def _native(library: ctypes.CDLL, root: Tensor, parts: Sequence[Tensor], linear: nn.Linear | None) -> Tensor:
     """The same by coalitions.cpp, (C, b·2^k), or with a linear layer of the means its outputs (K, b·2^k).
 
@@ -140,62 +129,16 @@ def _native(library: ctypes.CDLL, root: Tensor, parts: Sequence[Tensor], linear:
     return out
 
 
-def _plain(root: Tensor, parts: Sequence[Tensor]) -> Tensor:
-    """Operation by operation."""
-    low, k = parts[:LOW], len(parts)
+def _relu_totals(root: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """Total over places (C, b, 2^k) of relu(root + Σ of every subset of the parts), each (b, C, P)."""
+    low, k, device = parts[:LOW], len(parts), root.device.type
     totals = root.new_empty(root.shape[1], len(root), 2**k)
-    for start in range(0, len(root), PLAIN_ROWS):
-        rows = slice(start, start + PLAIN_ROWS)
+    at_once = max(1, PLAIN_BYTES.get(device, PLAIN_BYTES["cpu"]) // (4 * math.prod(root.shape[1:]) << len(low)))
+    for start in range(0, len(root), at_once):
+        rows = slice(start, start + at_once)
         upper, lower = [part[rows] for part in (*parts[LOW:], root)], [part[rows] for part in low]
         sums = root.new_empty(2 ** len(low), *upper[-1].shape)
         for a in range(2 ** (k - len(low))):
             subset_sums(members_sum(upper, a), lower, sums)
             totals[:, rows, a << len(low) : a + 1 << len(low)] = sums.relu_().sum(-1).permute(2, 1, 0)
     return totals
-
-
-def _subset_totals(members: Tensor, root: Tensor, upper: Sequence[Tensor], lower: Sequence[Tensor]) -> Tensor:
-    """_relu_totals in a form that torch compiles to one kernel, which reads a sample from memory once.
-
-    The subsets of `upper` are rows of the 0/1 matrix `members` (A, u); those of `lower` are written out.
-    """
-    base = root[:, None, None]
-    for i, part in enumerate(upper):
-        base = base + members[:, i, None, None, None] * part[:, None, None]
-    sums = [base]
-    for part in lower:
-        sums += [total + part[:, None, None] for total in sums]
-    return torch.cat([total.relu().sum(-1) for total in sums], 2).flatten(1, 2).permute(2, 0, 1)
-
-
-def _compiled_totals(root: Tensor, parts: Sequence[Tensor]) -> Tensor:
-    """_subset_totals compiled; _plain where compiling fails.
-
-    Rows are padded to a power of 2, so that what is compiled for them does not depend on which batches came before.
-    """
-    import torch._dynamo
-
-    rows = len(root)
-    padding = (0, 0, 0, 0, 0, (1 << (rows - 1).bit_length()) - rows)
-    if padding[-1]:
-        root, parts = F.pad(root, padding), [F.pad(part, padding) for part in parts]
-    upper = parts[LOW:]
-    subsets = torch.arange(2 ** len(upper), device=root.device)
-    members = (subsets[:, None] >> torch.arange(len(upper), device=root.device) & 1).to(root.dtype)
-    try:
-        with torch._dynamo.config.patch(recompile_limit=GEOMETRIES):
-            return _compiled()(members, root, list(upper), list(parts[:LOW]))[:, :rows]
-    except Exception as error:
-        BROKEN.add(root.device.type)
-        log.warning(
-            "torch.compile does not work for %s here (%s); coalitions are summed in plain PyTorch.",
-            root.device.type,
-            error,
-        )
-        return _plain(root, parts)[:, :rows]
-
-
-@functools.cache
-def _compiled() -> Callable[..., Tensor]:
-    """The compiled pass; torch's compiler takes seconds to import, so it is asked for only here."""
-    return torch.compile(_subset_totals, dynamic=False, fullgraph=True)

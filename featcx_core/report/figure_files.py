@@ -31,11 +31,16 @@ class Picture(NamedTuple):
     dark: Path
     png: Path
 
+    @staticmethod
+    def named(folder: Path, name: str) -> Picture:
+        """Where a figure of this name lies in a folder."""
+        return Picture(folder / f"{name}.svg", folder / f"{name}-dark.svg", folder / f"{name}.png")
+
 
 def save(draw: FigureFunction, frames: Frames, folder: Path, name: str, coverage: float | None = None) -> Picture:
     """Writes `<name>.svg`, `<name>-dark.svg` and `<name>.png` (light, 200 dpi); the same frames give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    picture = Picture(folder / f"{name}.svg", folder / f"{name}-dark.svg", folder / f"{name}.png")
+    picture = Picture.named(folder, name)
     figure = draw(frames, LIGHT, coverage=coverage)
     light = svg(figure)
     picture.light.write_bytes(light)

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from featcx_core.report.figure_files import Picture, save
+from featcx_core.report.figure_files import Picture
+from featcx_core.report.gallery import Gallery
 from featcx_core.report.section import Section
 from featcx_core.report.tables import Table, table_of
 from featcx_core.wording import Frames
@@ -90,7 +91,7 @@ def _environment() -> jinja2.Environment:
 
 
 def view(
-    folder: Path, network: str, frames: Frames, section: Section, notes: Mapping[str, str], coverage: float | None
+    figures: Gallery, network: str, frames: Frames, section: Section, notes: Mapping[str, str], coverage: float | None
 ) -> View:
     """One section: its figure drawn and saved, its reading, flags and tables; notes for frames that are not there."""
     anchor = section.name if network == "target" else f"{network}-{section.name}"
@@ -110,7 +111,7 @@ def view(
         shell,
         reading=(shown, section.paper),
         flags=tuple(section.flags(frames)),
-        picture=_picture(save(section.figure, frames, folder / "figures", anchor, coverage), section, shown),
+        picture=_picture(figures.draw(section.figure, frames, anchor, coverage), section, shown),
         tables=tuple(
             table_of(_file(network, name), frames[name], columns)
             for name, columns in section.tables.items()

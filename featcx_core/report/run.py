@@ -20,7 +20,8 @@ from featcx_core.report.facets.maps import Limits
 from featcx_core.report.facets.pictures import picture_sections
 from featcx_core.report.facets.shapley import effective_words, overfitted_words
 from featcx_core.report.facets.substitution import read_substitution, substitution_section
-from featcx_core.report.page import Tile, view, write_page, write_tables
+from featcx_core.report.gallery import Gallery, digest_of_folder
+from featcx_core.report.page import Tile, View, view, write_page, write_tables
 from featcx_core.report.section import ORDER, Section, with_open
 from featcx_core.report.tables import Column, compare
 from featcx_core.wording import (
@@ -104,6 +105,7 @@ def write_report(
     notes: dict[str, str],
     chosen_order: int | None,
     pictures: Mapping[str, Path] | None = None,
+    drawn: Mapping[str, Path] | None = None,
 ) -> Path:
     """Writes `report.html`, `figures/` and `tables/`; apart from provenance the same input gives the same bytes.
 
@@ -116,31 +118,26 @@ def write_report(
             told at the end.
         chosen_order: of the target's substitution; None: the best on validation. Other networks use that rule.
         pictures: network → folder of its stored pictures; a network without has no section of them.
+        drawn: network → folder of figures that `draw_figures` has drawn.
 
     Returns:
         The path of the page.
     """
-    coverage = spec.get("analysis", {}).get("confidence")
     target = analyses["target"]
-    chosen = {name: best_order(frames) for name, frames in analyses.items()}
-    if chosen_order is not None:
-        chosen["target"] = chosen_order
-    limits = spec.get("pictures", {}).get("limits", "robust")
-    stored = {name: Pictures.load(path) for name, path in (pictures or {}).items()}
+    chosen = _chosen("target", target, chosen_order)
     networks = {
-        name: [
-            view(folder, name, frames, section, notes, coverage)
-            for section in run_sections(chosen[name], stored.get(name), limits)
-            if not section.optional or set(section.tables) <= set(frames)
-        ]
+        name: _views(
+            folder / "figures", name, frames, spec=spec, notes=notes, chosen_order=chosen_order,
+            pictures=(pictures or {}).get(name), before=(drawn or {}).get(name),
+        )[0]
         for name, frames in analyses.items()
-    }
+    }  # fmt: skip
     write_tables(folder / "tables", analyses)
     return write_page(
         folder,
         title=title,
-        summary=summary(target, chosen["target"], notes),
-        tiles=_tiles(target, scores, chosen["target"]),
+        summary=summary(target, chosen, notes),
+        tiles=_tiles(target, scores, chosen),
         coverage=coverage_words(target, spec),
         networks=networks,
         comparison=compare(analyses, BESIDE),
@@ -148,6 +145,49 @@ def write_report(
         spec=spec,
         provenance=provenance,
     )
+
+
+def draw_figures(
+    folder: Path,
+    network: str,
+    frames: Frames,
+    *,
+    spec: Mapping[str, Any],
+    notes: Mapping[str, str],
+    chosen_order: int | None,
+    pictures: Path | None = None,
+) -> None:
+    """Draws one network's figures into a folder, from which reports take those whose tables are then still the same.
+
+    The arguments are those of `write_report`.
+    """
+    args: Any = {"spec": spec, "notes": notes, "chosen_order": chosen_order, "pictures": pictures}
+    _views(folder, network, frames, **args)[1].keep()
+
+
+def _views(
+    folder: Path,
+    network: str,
+    frames: Frames,
+    *,
+    spec: Mapping[str, Any],
+    notes: Mapping[str, str],
+    chosen_order: int | None,
+    pictures: Path | None,
+    before: Path | None = None,
+) -> tuple[list[View], Gallery]:
+    """One network's sections, and their figures."""
+    coverage, limits = spec.get("analysis", {}).get("confidence"), spec.get("pictures", {}).get("limits", "robust")
+    chosen = _chosen(network, frames, chosen_order)
+    gallery = Gallery(folder, [chosen, limits, coverage, pictures and digest_of_folder(pictures)], before)
+    sections = run_sections(chosen, None if pictures is None else Pictures.load(pictures), limits)
+    there = [section for section in sections if not section.optional or set(section.tables) <= set(frames)]
+    return [view(gallery, network, frames, section, notes, coverage) for section in there], gallery
+
+
+def _chosen(network: str, frames: Frames, chosen_order: int | None) -> int | None:
+    """The order chosen for substitution: the target's is told, another network's is the best on validation."""
+    return chosen_order if network == "target" and chosen_order is not None else best_order(frames)
 
 
 def run_sections(

@@ -135,7 +135,7 @@ def test_one_changed_field_reruns_only_what_depends_on_it(first: Finished, store
     )
     ran = {line.split(":")[0].split()[0] for line in changed.out.splitlines() if ": computed" in line}
     moments = {"chains", "null", "significance", "reliability", "decodability"}
-    assert ran == {*moments, "effectiveness", "substitution", "images", "report"}
+    assert ran == {*moments, "effectiveness", "substitution", "images", "figures", "report"}
 
 
 def test_a_damaged_payload_is_computed_again(first: Finished, store: Path) -> None:

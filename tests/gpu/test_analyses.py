@@ -8,7 +8,6 @@ from featcx_core.analysis.components import ComponentTable, extract
 from featcx_core.analysis.decodability import measure_decodability
 from featcx_core.analysis.reliability import fit_cycle, measure_reliability, second_moment
 from featcx_core.data.images import Augmented
-from featcx_core.game import coalitions
 from featcx_core.game.sampling import sampled_shapley_values
 from featcx_core.game.values import coalition_losses
 from featcx_core.nets.disentangler import Disentangler
@@ -54,7 +53,6 @@ def test_losses_of_coalitions(kind, players, n):
     components = table(n, players)
     cpu = coalition_losses(components, head(kind))
     gpu = coalition_losses(components, head(kind), device=GPU)
-    assert "cuda" not in coalitions.BROKEN
     assert gpu.device.type == "cpu"
     torch.testing.assert_close(gpu, cpu, rtol=2e-5, atol=2e-5)
 
@@ -143,9 +141,9 @@ def test_extraction_and_reliability(mnist, nets, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("runner", ["threads", "processes"])
 def test_a_whole_run_and_all_of_it_cached(tmp_path, runner):
-    command = ["run", "digits", *TINY, "--device", "cuda", "--runner", runner, "--store", str(tmp_path / "store")]
+    command = ["run", "digits", *TINY, *LEAN, "--device", "cuda", "--runner", runner, "--store", tmp_path / "store"]
     first, again = (featcx(*command, json_file=tmp_path / f"{i}.json") for i in range(2))
-    assert first.json["stages"]["run"] > 50
+    assert first.json["stages"]["run"] > 50, first.err
     assert again.json["stages"] == {"run": 0, "cached": sum(first.json["stages"].values())}
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from featcx_core.analysis.tasknet import PUBLISHED, RankCorrelation, mean_orders, published_ratio, rank_correlation
 from featcx_core.report.complexity import figures
 from featcx_core.report.complexity.figures import HALF
+from featcx_core.report.gallery import Gallery
 from featcx_core.report.page import Tile, view, write_page, write_tables
 from featcx_core.report.section import ORDER, Section
 from featcx_core.report.tables import Column
@@ -60,7 +61,8 @@ def write_complexity_report(
     tables = {"target": frames}
     write_tables(folder / "tables", tables)
     sections = _sections(found)
-    views = [view(folder, "target", frames, section, {}, spec["analysis"]["confidence"]) for section in sections]
+    figures = Gallery(folder / "figures")
+    views = [view(figures, "target", frames, section, {}, spec["analysis"]["confidence"]) for section in sections]
     main, level = found["mean_order"], f"{100 * spec['analysis']['confidence']:g}%"
     seeds, worst = len(main.seeds), min(records(frames, "task_depths"), key=lambda row: float(row["learner_r2"]))
     return write_page(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from featcx_core.report.gallery import Gallery
 from featcx_core.report.page import Tile, view, write_page, write_tables
 from featcx_core.report.section import Section
 from featcx_core.report.sweep import claim_readings, readings
@@ -64,6 +65,7 @@ def write_sweep_report(
             [frame in drawn for frame in section.tables]
         ):  # a note stands there
             notes.setdefault(section.name, ABSENT if frames else NONE)
+    figures = Gallery(folder / "figures")
     return write_page(
         folder,
         title=f"Sweep over {'training-set sizes' if _sizes(frames) > 1 else 'targets'} on {source}",
@@ -72,7 +74,7 @@ def write_sweep_report(
         tiles=_tiles(frames, failed),
         coverage=_coverage(confidence, analysis.get("bootstrap")),
         networks={
-            "target": [view(folder, "target", drawn, section, notes, confidence) for section in _sections(frames)]
+            "target": [view(figures, "target", drawn, section, notes, confidence) for section in _sections(frames)]
         },
         spec=spec,
         provenance=provenance,

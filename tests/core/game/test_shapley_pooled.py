@@ -4,9 +4,7 @@ import ctypes
 import logging
 import os
 import shutil
-import sysconfig
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -185,14 +183,9 @@ def test_every_way_is_exact_within_rounding(players, channels, places, scale, th
     parts = list(stacked.unbind(1))  # rows apart, as a batch of a table has them
     sums = subset_sums(root.double(), [p.double() for p in parts], torch.empty(2 ** len(parts), *root.shape).double())
     exact = sums.relu().mean(-1).permute(2, 1, 0)
-    upper = players - min(players, coalitions.LOW)
-    members = torch.tensor([[s >> i & 1 for i in range(upper)] for s in range(2**upper)], dtype=torch.float32)
-    ways = {
-        "plain": coalitions._plain(root, parts),
-        "for torch's compiler": coalitions._subset_totals(
-            members.view(2**upper, upper), root, parts[coalitions.LOW :], parts[: coalitions.LOW]
-        ),
-    }
+    held = 16 * 4 * channels * places << min(players, coalitions.LOW)  # bytes of 16 rows
+    with mock.patch.dict(coalitions.PLAIN_BYTES, cpu=held):
+        ways = {"plain": coalitions._relu_totals(root, parts)}
     layer = nn.Linear(channels, 7).requires_grad_(False)
     largest = max(float(part.abs().max()) for part in (root, *parts))
     if library := kernels.kernel(coalitions.KERNEL):
@@ -284,31 +277,6 @@ def test_threads_that_ask_at_once_all_get_the_kernel(tmp_path, monkeypatch, fres
     kernels._loaded.cache_clear()
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(kernels.kernel, [coalitions.KERNEL] * 4))
-
-
-def test_where_torch_cannot_compile_the_plain_way_is_taken(monkeypatch, caplog):
-    def fails():
-        raise RuntimeError("no such compiler")
-
-    parts = [torch.randn(20, 3, 9) for _ in range(6)]
-    monkeypatch.setattr(coalitions, "BROKEN", set())
-    monkeypatch.setattr(coalitions, "_compiled", fails)
-    with caplog.at_level(logging.WARNING):
-        found = coalitions._compiled_totals(parts[0], parts[1:])
-    assert torch.equal(found, coalitions._plain(parts[0], parts[1:]))
-    assert len(caplog.records) == 1
-    assert {"cpu"} == coalitions.BROKEN
-
-
-def test_what_torch_compiles_gives_the_plain_totals():
-    """The pass of CUDA devices, compiled for this machine's processor; a short batch beside a full one."""
-    if not kernels.kernel(coalitions.KERNEL) or not Path(sysconfig.get_paths()["include"], "Python.h").exists():
-        pytest.skip("torch compiles for CPUs with a C++ compiler and Python's headers, which are not here")
-    for rows in (20, 7):
-        parts = [torch.randn(rows, 3, 9) for _ in range(6)]
-        found = coalitions._compiled_totals(parts[0], parts[1:])
-        assert not coalitions.BROKEN
-        torch.testing.assert_close(found, coalitions._plain(parts[0], parts[1:]), rtol=1e-5, atol=1e-5)
 
 
 @settings(max_examples=15, deadline=None)

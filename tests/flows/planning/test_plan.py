@@ -312,7 +312,8 @@ def test_the_plan_of_a_run_is_what_the_run_does(tmp_path: Path) -> None:
         "reliability": ("open", "waits for chains"),
         "effectiveness": ("open", "waits for significance"),
         "images": ("open", "waits for significance, substitution"),
-        "report": ("open", "waits for networks"),
+        "figures": ("open", "waits for nodes"),
+        "report": ("open", "waits for networks, figures"),
     }
     more = featcx("run", *arguments, "--set", "analysis.bootstrap=300", "--store", store, json_file=tmp_path / "c.json")
     assert more.json["stages"]["run"] == len(todo)
