@@ -143,7 +143,7 @@ def test_extraction_and_reliability(mnist, nets, tmp_path):
 def test_a_whole_run_and_all_of_it_cached(tmp_path, runner):
     command = ["run", "digits", *TINY, *LEAN, "--device", "cuda", "--runner", runner, "--store", tmp_path / "store"]
     first, again = (featcx(*command, json_file=tmp_path / f"{i}.json") for i in range(2))
-    assert first.json["stages"]["run"] > 50, first.err
+    assert first.json["stages"]["run"] > 40, first.err
     assert again.json["stages"] == {"run": 0, "cached": sum(first.json["stages"].values())}
 
 
