@@ -23,7 +23,7 @@ from typing import NamedTuple
 from featcx_core.store.keys import digest
 from flows.planning.cost import Count, Step, count_step, parameters
 from flows.planning.loads import Work, counted
-from flows.planning.timing import products_rate, slowdown, steps_taken, using_threads
+from flows.planning.timing import busy_cores, products_rate, slowdown, steps_taken, using_threads
 
 # Seconds a kernel, bytes a second and FLOPs a second of which calibration starts, and an assumed device's time a kernel.
 USUAL = {
@@ -173,10 +173,9 @@ class Rates:
                 if time.monotonic() < end:
                     self._time(step, device, end)
             self.products = self.products or products_rate(device)
-            cores = (
-                self.kind == "cpu" and os.getloadavg()[0] < places > 1
-            )  # a GPU is leased whole; busy cores tell nothing
-            if self.beside is None and cores and (small := self._quick(wanted)) is not None:
+            # A GPU is leased whole; what another program takes is no slowdown of ours.
+            free = self.kind == "cpu" and places > 1 and busy_cores() < 0.2
+            if self.beside is None and free and (small := self._quick(wanted)) is not None:
                 self.beside = slowdown(small, device, self.threads, EACH)
         self.met |= set(map(label, wanted))
         self.keep()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -97,6 +98,23 @@ def slowdown(step: Step, device: str, threads: int, limit: float) -> float:
     with ThreadPoolExecutor(2) as pool:
         both = pool.map(taken, range(2))
         return min(2.0, max(1.0, sum(both) / 2 / alone))
+
+
+def busy_cores(seconds: float = 0.1) -> float:
+    """How many cores all programs use while this one waits so long; of a system that does not tell, its load."""
+    try:
+        before = _ticks()
+        time.sleep(seconds)
+        return (_ticks() - before) / (seconds * os.sysconf("SC_CLK_TCK"))
+    except (OSError, ValueError):
+        return os.getloadavg()[0]
+
+
+def _ticks() -> int:
+    """Clock ticks that all cores have worked since the start of the system; those that they were idle or waited left out."""
+    with open("/proc/stat", encoding="ascii") as file:
+        user, nice, system, _, _, *rest = map(int, file.readline().split()[1:])
+    return user + nice + system + sum(rest[:3])
 
 
 @contextlib.contextmanager
