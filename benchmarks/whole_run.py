@@ -1,8 +1,8 @@
 """Whole runs from an empty store: this version against an earlier one, from typing the command to its last line.
 
-FEATCX_BENCH_BEFORE is a checkout of the earlier version (`git worktree add DIR COMMIT`), FEATCX_BENCH_PRESET what is run (mnist). One
-run each, the earlier one first, a quarter of an hour each on two cores. Peak memory is that of all processes together, shared
-pages counted once (Pss), PyTorch's import included.
+FEATCX_BENCH_BEFORE is a checkout of the earlier version (`git worktree add DIR COMMIT`), FEATCX_BENCH_PRESET what is run
+(mnist). One run each, the earlier one first, a quarter of an hour each on two cores. Peak memory is that of all processes
+together, shared pages counted once (Pss), PyTorch's import included.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Pair(NamedTuple):
     wanted: str = ""
 
     def __str__(self) -> str:
-        ratio = f"{number(self.now / self.before)}"
-        return f"| {self.name} | {number(self.before)} {self.unit} | {number(self.now)} {self.unit} | {ratio} | {self.wanted} | 1 |"
+        values = [f"{number(value)} {self.unit}" for value in (self.before, self.now)]
+        return f"| {self.name} | {values[0]} | {values[1]} | {number(self.now / self.before)} | {self.wanted} | 1 |"
 
 
 def run(tree: Path, preset: str) -> Taken:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from featcx_core.specs import RunSpec
 from featcx_core.store.artifacts import ArtifactRef, Store
 from flows.grid import run_name
 from flows.job import Job
-from flows.recipes import Recipe, Submit, notes, whole_run
+from flows.recipes import Node, Recipe, Submit, notes, whole_run
 from flows.results import network_results
 from flows.running.preflight import check, numerics_for
 from flows.running.submitting import finished, has_computed, settled, submitter
 from flows.showing import show_analysis
 from tasks.env import Env, opened
-from tasks.progress import tell_first
+from tasks.progress import tell_early
 
 Refs = dict[str, dict[str, ArtifactRef | None]]
 
@@ -31,19 +32,31 @@ def run_analysis(spec: RunSpec, env: Env) -> dict[str, Any]:
     recipe = stages(submit, spec)
 
     def found(of: Recipe) -> dict[str, Any]:
-        refs = {
-            name: {stage: None if node is None else node.result() for stage, node in nodes.items()}
-            for name, nodes in of.networks.items()
-        }
+        refs = {name: results_of(nodes) for name, nodes in of.networks.items()}
         return analysed(spec, place, refs, of.report.result(), {"stages": submit.counts()})
 
-    if recipe.first is not None:
-        finished([recipe.first.report])
-        done = recipe.first.report.state.is_completed() and place.can_be_written
-        if done and has_computed(submit, recipe.report):  # of what is Cached as a whole the end is there at once
-            tell_first(env, found(recipe.first) | {"seconds": round(time.monotonic() - began, 2)})
+    def tell(name: str, nodes: Iterable[Node], results: Callable[[], dict[str, Any]]) -> None:
+        """Of what is Cached as a whole the end is there at once, and nothing is told early."""
+        finished(nodes := [*nodes])
+        done = place.can_be_written and all(node.state.is_completed() for node in nodes)
+        if done and has_computed(submit, recipe.report):
+            tell_early(env, name, results() | {"seconds": round(time.monotonic() - began, 2)})
+
+    tell("glance", recipe.glance.values(), lambda: glanced(spec, place, results_of(recipe.glance), submit.counts()))
+    if (first := recipe.first) is not None:
+        tell("first", [first.report], lambda: found(first))
     settled(submit.futures)
     return found(recipe)
+
+
+def results_of(nodes: Mapping[str, Node | None]) -> dict[str, ArtifactRef | None]:
+    """The references behind finished nodes."""
+    return {stage: None if node is None else node.result() for stage, node in nodes.items()}
+
+
+def glanced(spec: RunSpec, place: Store, refs: dict[str, ArtifactRef | None], counts: dict[str, int]) -> dict[str, Any]:
+    """What is known before nets are trained on and null targets taken apart, in the form of `--json`, with no report yet."""
+    return {"spec": spec.model_dump(mode="json"), "report": None, "stages": counts, **network_results(place, refs)}
 
 
 def analysed(spec: RunSpec, place: Store, refs: Refs, report: ArtifactRef, effort: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel
 
@@ -101,33 +101,32 @@ def disentangle(
     A net that is trained on beside a deeper one has its start, its batches and its schedule; only its blocks stay.
     """
     settings, found = spec.disentangler, Chains([], [])
+
+    def trained(k: int, i: int, blocks: int, previous: Node | None, word: str = "") -> Node:
+        schedule = shared_schedule(settings, i, settings.chains)
+        return submit(
+            train.disentangler,
+            f"{in_chain(scope, k)} {word}".strip(),
+            data=data,
+            target=target,
+            previous=previous,
+            blocks=blocks,
+            width=settings.width,
+            identity=starts_as_identity(settings, schedule),
+            seed=Seeds(spec).disentangler(settings.blocks[i], k),
+            schedule=schedule,
+            numerics=numerics,
+            images=images,
+        )
+
     for k in range(settings.chains):
-        chain, beside = list[Node](), list[Node]()
-        named = in_chain(scope, k)
-
-        def trained(blocks: int, i: int, scope: str, k: int = k, chain: list[Node] = chain) -> Node:
-            schedule = shared_schedule(settings, i, settings.chains)
-            return submit(
-                train.disentangler,
-                scope.strip(),
-                data=data,
-                target=target,
-                previous=chain[-1] if chain else None,
-                blocks=blocks,
-                width=settings.width,
-                identity=starts_as_identity(settings, schedule),
-                seed=Seeds(spec).disentangler(settings.blocks[i], k),
-                schedule=schedule,
-                numerics=numerics,
-                images=images,
-            )
-
+        chain: list[Node] = []
         for i, blocks in enumerate(settings.blocks):
-            if chain and continuation:
-                beside.append(trained(settings.blocks[i - 1], i, f"{named} continued"))
-            chain.append(trained(blocks, i, named))
+            chain.append(trained(k, i, blocks, chain[-1] if chain else None))
         found.nets.append(chain)
-        found.continued.append(beside)
+    for k, chain in enumerate(found.nets):
+        before = range(1, len(chain)) if continuation else ()
+        found.continued.append([trained(k, i, settings.blocks[i - 1], chain[i - 1], "continued") for i in before])
     return found
 
 
@@ -144,17 +143,7 @@ def share(
     """
     settings = spec.disentangler
     found = disentangle(submit, spec, data, target, numerics, scope, continuation=judged)
-    shared = submit(
-        analyse.chains,
-        scope,
-        data=data,
-        target=target,
-        disentanglers=found.nets,
-        continued=found.continued,
-        rows=spec.components.rows,
-        rows_seed=Seeds(spec).rows,
-        **bootstrap(spec),
-    )
+    shared = moments_of(submit, spec, data, target, found, scope)
     if not judged or len(settings.blocks) == 1 or settings.chains == 1:
         return found, shared, []
     nulls = []
@@ -164,6 +153,21 @@ def share(
         named = f"null {k + 1}" if k else "null"
         nulls.append(share(submit, own, data, found.nets[k][0], numerics, named, judged)[1])
     return found, shared, nulls
+
+
+def moments_of(submit: Submit, spec: RunSpec, data: Node, target: Node, chains: Chains, scope: str) -> Node:
+    """Second moments of all that chains made of a feature."""
+    return submit(
+        analyse.chains,
+        scope,
+        data=data,
+        target=target,
+        disentanglers=chains.nets,
+        continued=chains.continued,
+        rows=spec.components.rows,
+        rows_seed=Seeds(spec).rows,
+        **bootstrap(spec),
+    )
 
 
 def wide(submit: Submit, spec: RunSpec, data: Node, target: Node, numerics: Numerics, shared: Node) -> Node:
@@ -204,16 +208,7 @@ def variant_nets(
 def control(submit: Submit, spec: RunSpec, data: Node, target: Node, numerics: Numerics) -> Node:
     """Substitution by disentanglers that saw only the target's own samples, as the target did."""
     chains = disentangle(submit, spec, data, target, numerics, "control", images="seen")
-    parts = submit(
-        analyse.components,
-        "control",
-        data=data,
-        target=target,
-        disentanglers=chains.nets,
-        settings=spec.components,
-        seed=Seeds(spec).rows,
-        splits=("validation", "test"),
-    )
+    parts = take_apart(submit, spec, data, target, chains, "control", splits=("validation", "test"))
     return submit(analyse.substitution, "control", components=parts, target=target, **bootstrap(spec))
 
 
@@ -335,25 +330,9 @@ def analyse_target(
     judged = spec.disentangler.continuation and floor is None
     chains, shared, own = share(submit, spec, data, target, numerics, scope, judged)
     nulls = own if floor is None else floor
-    components = submit(
-        analyse.components,
-        scope,
-        data=data,
-        target=target,
-        disentanglers=chains.nets,
-        settings=spec.components,
-        seed=Seeds(spec).rows,
-    )
+    components = take_apart(submit, spec, data, target, chains, scope)
     common = bootstrap(spec)
-    significance = submit(
-        analyse.significance,
-        scope,
-        components=components,
-        chains=shared,
-        nulls=nulls,
-        draws=drawn(spec.disentangler),
-        **common,
-    )
+    significance = significance_of(submit, spec, components, shared, nulls, scope)
     spread = submit(
         analyse.spread,
         scope,
@@ -424,25 +403,28 @@ class Recipe(NamedTuple):
     """Everything one run does: each analysed network's artifacts by stage, and the report on all.
 
     The target's artifacts also hold `control` and `comparison`, where they apply. `first` is what there is of the target
-    alone, with a report of its own, long before variants and control.
+    alone, with a report of its own, long before variants and control; `glance` what can be told long before that.
     """
 
     networks: dict[str, dict[str, Node | None]]
     report: Node
+    glance: dict[str, Node]
     first: Recipe | None = None
 
 
 def whole_run(submit: Submit, spec: RunSpec, numerics: Numerics) -> Recipe:
     """The DAG of one run, in the order in which a reader wants it: of stages that wait for a device, the first goes ahead."""
+    submit = once(submit)
     data = data_set(submit, spec)
     target = target_net(submit, spec, data, numerics)
+    look = glance(submit, spec, data, target, numerics)
     exemplary = exemplary_nets(submit, spec, data, numerics) if spec.reliability.enabled else None
     analysed, floor = analyse_target(submit, spec, data, target, exemplary, numerics)
     networks = {"target": analysed._asdict()}
     more = wanted_besides(spec)
     figures = {"target": figures_of(submit, spec, "target", networks["target"])}
     to_come = {"to come": f"To come: {more}."}
-    first = Recipe(networks, report(submit, spec, networks, figures, to_come)) if more else None
+    first = Recipe(networks, report(submit, spec, networks, figures, to_come), look) if more else None
     for name, net in variant_nets(submit, spec, data, target, exemplary, numerics).items():
         analysed, _ = analyse_target(submit, spec, data, net, exemplary, numerics, name, floor=floor)
         networks = networks | {name: analysed._asdict()}
@@ -450,7 +432,62 @@ def whole_run(submit: Submit, spec: RunSpec, numerics: Numerics) -> Recipe:
     alone = control(submit, spec, data, target, numerics) if spec.substitution.control else None
     comparison = submit(compare.comparison, networks=networks, settings=spec.analysis) if len(networks) > 1 else None
     networks = networks | {"target": networks["target"] | {"comparison": comparison, "control": alone}}
-    return Recipe(networks, report(submit, spec, networks, figures), first)
+    return Recipe(networks, report(submit, spec, networks, figures), look, first)
+
+
+def glance(submit: Submit, spec: RunSpec, data: Node, target: Node, numerics: Numerics) -> dict[str, Node]:
+    """What is known as soon as the chains are trained: what they share of each order, and what the head makes of Φ.
+
+    Which orders are resolved is not: for that nets are trained on and null targets taken apart.
+    """
+    chains, scope = (
+        disentangle(submit, spec, data, target, numerics, ""),
+        "glance" if spec.disentangler.continuation else "",
+    )
+    shared = moments_of(submit, spec, data, target, chains, scope)
+    components = take_apart(submit, spec, data, target, chains)
+    return {
+        "target": target,
+        "significance": significance_of(submit, spec, components, shared, [], scope),
+        "substitution": submit(analyse.substitution, components=components, target=target, **bootstrap(spec)),
+    }
+
+
+def take_apart(
+    submit: Submit,
+    spec: RunSpec,
+    data: Node,
+    target: Node,
+    chains: Chains,
+    scope: str = "",
+    **splits: tuple[Literal["validation", "test"], ...],
+) -> Node:
+    """The components of a feature, as Parquet."""
+    return submit(
+        analyse.components,
+        scope,
+        data=data,
+        target=target,
+        disentanglers=chains.nets,
+        settings=spec.components,
+        seed=Seeds(spec).rows,
+        **splits,
+    )
+
+
+def significance_of(
+    submit: Submit, spec: RunSpec, components: Node, shared: Node, nulls: list[Node], scope: str = ""
+) -> Node:
+    """The significance of every order by what the chains share of it, held against null targets where there are any."""
+    return submit(
+        analyse.significance,
+        scope,
+        components=components,
+        chains=shared,
+        nulls=nulls,
+        draws=drawn(spec.disentangler),
+        **bootstrap(spec),
+    )
 
 
 def figures_of(submit: Submit, spec: RunSpec, network: str, nodes: dict[str, Node | None]) -> Node:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tasks.env import Env
 
 
-FIRST, STOP = "first.results", "stop"
+EARLY, STOP = ("glance", "first"), "stop"
 
 
 class Stopped(Exception):
@@ -60,19 +60,19 @@ def read_notes(store: str | Path, run: str) -> list[Note]:
     return sorted(found, key=lambda note: note.since)
 
 
-def tell_first(env: Env, results: dict[str, Any]) -> None:
-    """Leaves what a run has found of its target alone, in the form of `--json`, for whoever shows it."""
+def tell_early(env: Env, name: str, results: dict[str, Any]) -> None:
+    """Leaves what a run has found so far, in the form of `--json`, for whoever shows it; `name` is one of EARLY."""
     folder = notes_folder(env.store, env.run)
     with contextlib.suppress(OSError):  # the whole results follow
         folder.mkdir(parents=True, exist_ok=True)
-        fresh = folder / f"{FIRST}.{os.getpid()}"
+        fresh = folder / f"{name}.results.{os.getpid()}"
         fresh.write_text(json.dumps(results), encoding="utf-8")
-        fresh.rename(folder / FIRST)
+        fresh.rename(folder / f"{name}.results")
 
 
-def first_results(env: Env) -> dict[str, Any] | None:
-    """What `tell_first` left; None before."""
-    path = notes_folder(env.store, env.run) / FIRST
+def early_results(env: Env, name: str) -> dict[str, Any] | None:
+    """What `tell_early` left; None before."""
+    path = notes_folder(env.store, env.run) / f"{name}.results"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 

@@ -18,13 +18,13 @@ from featcx_core.metrics import METRICS
 from featcx_core.wording import mark
 from flows.cli.terminal import print_table
 from tasks.env import Env
-from tasks.progress import Note, first_results, read_notes
+from tasks.progress import EARLY, Note, early_results, read_notes
 
 if TYPE_CHECKING:
     from featcx_core.studies.prediction import Prediction
     from tasks.env import Env
 
-ShowFirst = Callable[[dict[str, Any]], None]
+ShowEarly = Callable[[dict[str, Any]], None]
 MARKS = {"computed": ("✓", "green"), "cached": ("✓ Cached", "cyan"), "failed": ("✗", "red"), "running": ("…", "yellow")}
 LEGEND = (
     "signif. = what chains with other seeds share of raw = Var[c] / Var[f], residual = Var[f − Φ] / Var[f], over the pool; "
@@ -33,13 +33,18 @@ LEGEND = (
 )
 
 
+EARLIEST = (
+    "reliability, decodability, effectiveness, over-fitting, and which orders are resolved: draw nothing from them yet"
+)
+
+
 @contextlib.contextmanager
 def live_display(
-    env: Env, stages: int, console: Console, show_first: ShowFirst = lambda results: None
+    env: Env, stages: int, console: Console, show_early: ShowEarly = lambda results: None
 ) -> Iterator[None]:
     """Shows what the run's stages say of themselves until the block ends; one line a stage where there is no terminal.
 
-    `show_first` is called with what the run has found of its target alone, once that is there.
+    `show_early` is called with what the run has found so far, each time that there is more of it.
     """
     began, told, done = time.monotonic(), set[tuple[str, float]](), threading.Event()
     live = Live(console=console, refresh_per_second=4, get_renderable=lambda: _picture(env, stages, began))
@@ -51,14 +56,14 @@ def live_display(
                 console.print(f"{note.label}: {note.state} {note.seconds:.1f} s {note.text}".rstrip(), highlight=False)
 
     def watch() -> None:
-        last = shown = False
+        last, to_come = False, list(EARLY)
         while not last:
             last = done.wait(0.5)
             if not console.is_terminal:
                 lines()
-            if not (shown or last) and (results := first_results(env)) is not None:
-                shown = True
-                show_first(results)
+            if to_come and not last and (results := early_results(env, to_come[0])) is not None:
+                del to_come[0]
+                show_early(results)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -119,8 +124,10 @@ def _remaining(note: Note) -> str:
 
 
 def _clear(row: dict[str, Any]) -> bool:
-    """Whether the over-fitting level is told apart from zero."""
+    """Whether the over-fitting level is told apart from zero; of one that is not known there is nothing to say."""
     low, high = row["overfitting_ci"]
+    if row["overfitting"] is None:
+        return True
     return row["overfitting_stable"] and low is not None and high is not None and not low <= 0 <= high
 
 
@@ -156,7 +163,7 @@ def show_run(console: Console, results: dict[str, Any], report: str) -> None:
         f"{results['seconds']:.0f} s.",
         highlight=False,
     )
-    console.print(f"{report}: {results['report']}", highlight=False, soft_wrap=True)
+    console.print(f"{report}: {results['report'] or EARLIEST}", highlight=False, soft_wrap=True)
 
 
 def sweep_table(results: dict[str, Any]) -> Table:

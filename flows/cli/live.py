@@ -18,13 +18,13 @@ def carried_out(
     store: Path,
     debug: bool,
     ready: Callable[[], tuple[Job[S], S]],
-    show_first: Callable[[dict[str, Any]], None] = lambda results: None,
+    show_early: Callable[[dict[str, Any]], None] = lambda results: None,
 ) -> dict[str, Any]:
     """The results of a flow, whose stages are shown while it runs.
 
     Args:
         ready: imports the flow and makes its spec, while the workflow server starts.
-        show_first: called with what a run has found of its target alone, long before the rest.
+        show_early: called with what a run has found so far, each time that there is more.
     """
     from flows.running.embedded import PrefectServer, prepare_environment, reporting_to
     from flows.running.preflight import check_store
@@ -44,7 +44,7 @@ def carried_out(
         count = count_stages(lambda submit: job.stages(submit, spec))
         env, url = new_env(spec, store, shown=server.own is not None), server.url()
         starting.close()
-        with reporting_to(url), live_display(env, count, console, show_first):
+        with reporting_to(url), live_display(env, count, console, show_early):
             results = job(spec, store, env)
     if "remote" in results:
         from flows.running.publishing import remote_line

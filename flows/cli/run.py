@@ -41,11 +41,12 @@ def run(
 
             return analyze, spec
 
-        def show(found: dict[str, Any], report: str = "Report so far, variants and control to come") -> None:
+        def show(found: dict[str, Any], report: str = "") -> None:
             from flows.cli.display import show_run
 
-            show_run(console, found, report)
-            if open_:
+            so_far = "Report so far, variants and control to come" if found["report"] else "To come"
+            show_run(console, found, report or so_far)
+            if open_ and found["report"]:
                 options.show_page(found["report"])
 
         results = carried_out(console, store, debug, ready, show)

@@ -11,7 +11,7 @@ import pytest
 from featcx_core.store.artifacts import Store
 from flows.cli import main
 from tasks.env import Env
-from tasks.progress import Progress, first_results, tell_first
+from tasks.progress import Progress, early_results, tell_early
 
 
 @pytest.fixture
@@ -75,6 +75,6 @@ def test_open_shows_the_newest_report_or_the_one_that_is_named(typed, tmp_path, 
 
 def test_first_results_are_there_once_they_are_told(tmp_path):
     env = Env(store=str(tmp_path), run="r")
-    assert first_results(env) is None
-    tell_first(env, {"orders": [{"order": 4, "significance": 0.5, "overfitting": None}]})
-    assert first_results(env) == {"orders": [{"order": 4, "significance": 0.5, "overfitting": None}]}
+    assert early_results(env, "first") is None
+    tell_early(env, "first", {"orders": [{"order": 4, "significance": 0.5, "overfitting": None}]})
+    assert early_results(env, "first") == {"orders": [{"order": 4, "significance": 0.5, "overfitting": None}]}
