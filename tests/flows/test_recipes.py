@@ -8,7 +8,7 @@ import pytest
 
 from featcx_core.errors import InputError
 from featcx_core.specs import Numerics, RunSpec, drawn, shared_schedule, starts_as_identity, validate
-from flows.recipes import share, wide
+from flows.recipes import share, whole_run, wide
 from flows.running.preflight import check_budget
 
 
@@ -129,3 +129,37 @@ def test_a_budget_that_trains_nothing_is_refused():
     ):
         check_budget(spec(draws=[560, 6000], batches=[32]))
     check_budget(spec(draws=[560], batches=[16]))
+
+
+def whole(**settings: Any) -> tuple[Recorded, Any]:
+    submit = Recorded()
+    return submit, whole_run(submit, validate({"dataset": {"source": "digits"}, "disentangler": settings}), Numerics())
+
+
+def test_a_glance_goes_ahead_of_all_that_only_judges():
+    """And what it needs is computed once: the nets, their components, substitution."""
+    submit, recipe = whole(blocks=[1, 2, 4])
+    last = max(recipe.glance.values())
+    names = [(name, scope) for name, scope, _ in submit.stages[: last + 1]]
+    assert names == [
+        ("data", ""),
+        ("target", ""),
+        *[("disentangler", "")] * 3,
+        *[("disentangler", "chain 2")] * 3,
+        ("chains", "glance"),
+        ("components", ""),
+        ("significance", "glance"),
+        ("substitution", ""),
+    ]
+    assert recipe.glance["substitution"] == recipe.networks["target"]["substitution"]
+    told = [
+        submit.stages[node][2] for node in (recipe.glance["significance"], recipe.networks["target"]["significance"])
+    ]
+    assert [len(arguments["nulls"]) for arguments in told] == [0, 2]
+    assert told[0]["components"] == told[1]["components"]
+
+
+def test_where_nothing_is_judged_the_glance_costs_nothing():
+    submit, recipe = whole(blocks=[1, 2], continuation=False)
+    assert recipe.glance["significance"] == recipe.networks["target"]["significance"]
+    assert "glance" not in {scope for _, scope, _ in submit.stages}
