@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from featcx_core.specs import RunSpec
@@ -35,14 +35,14 @@ def run_analysis(spec: RunSpec, env: Env) -> dict[str, Any]:
         refs = {name: results_of(nodes) for name, nodes in of.networks.items()}
         return analysed(spec, place, refs, of.report.result(), {"stages": submit.counts()})
 
-    def tell(name: str, nodes: Iterable[Node], results: Callable[[], dict[str, Any]]) -> None:
+    def tell(name: str, nodes: list[Node], results: Callable[[], dict[str, Any]]) -> None:
         """Of what is Cached as a whole the end is there at once, and nothing is told early."""
-        finished(nodes := [*nodes])
+        finished(nodes)
         done = place.can_be_written and all(node.state.is_completed() for node in nodes)
         if done and has_computed(submit, recipe.report):
             tell_early(env, name, results() | {"seconds": round(time.monotonic() - began, 2)})
 
-    tell("glance", recipe.glance.values(), lambda: glanced(spec, place, results_of(recipe.glance), submit.counts()))
+    tell("glance", [*recipe.glance.values()], lambda: glanced(spec, place, results_of(recipe.glance), submit.counts()))
     if (first := recipe.first) is not None:
         tell("first", [first.report], lambda: found(first))
     settled(submit.futures)

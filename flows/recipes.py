@@ -412,12 +412,15 @@ class Recipe(NamedTuple):
     first: Recipe | None = None
 
 
-def whole_run(submit: Submit, spec: RunSpec, numerics: Numerics) -> Recipe:
-    """The DAG of one run, in the order in which a reader wants it: of stages that wait for a device, the first goes ahead."""
+def whole_run(submit: Submit, spec: RunSpec, numerics: Numerics, glanced: bool = True) -> Recipe:
+    """The DAG of one run, in the order in which a reader wants it: of stages that wait for a device, the first goes ahead.
+
+    `glanced`: somebody waits for what can be told early.
+    """
     submit = once(submit)
     data = data_set(submit, spec)
     target = target_net(submit, spec, data, numerics)
-    look = glance(submit, spec, data, target, numerics)
+    look = glance(submit, spec, data, target, numerics) if glanced else {}
     exemplary = exemplary_nets(submit, spec, data, numerics) if spec.reliability.enabled else None
     analysed, floor = analyse_target(submit, spec, data, target, exemplary, numerics)
     networks = {"target": analysed._asdict()}
@@ -440,10 +443,8 @@ def glance(submit: Submit, spec: RunSpec, data: Node, target: Node, numerics: Nu
 
     Which orders are resolved is not: for that nets are trained on and null targets taken apart.
     """
-    chains, scope = (
-        disentangle(submit, spec, data, target, numerics, ""),
-        "glance" if spec.disentangler.continuation else "",
-    )
+    scope = "glance" if spec.disentangler.continuation else ""
+    chains = disentangle(submit, spec, data, target, numerics, "")
     shared = moments_of(submit, spec, data, target, chains, scope)
     components = take_apart(submit, spec, data, target, chains)
     return {
@@ -528,7 +529,9 @@ def whole_sweep(submit: Submit, points: Mapping[str, tuple[RunSpec, Numerics]]) 
         data = data_set(shared, spec)
         if spec.reliability.enabled:
             exemplary_nets(shared, spec, data, numerics)
-    return {name: whole_run(under(name, shared), spec, numerics) for name, (spec, numerics) in points.items()}
+    return {
+        name: whole_run(under(name, shared), spec, numerics, glanced=False) for name, (spec, numerics) in points.items()
+    }
 
 
 def once(submit: Submit) -> Submit:
