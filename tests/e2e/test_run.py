@@ -134,7 +134,7 @@ def test_one_changed_field_reruns_only_what_depends_on_it(first: Finished, store
         json_file=store.parent / "changed.json",
     )
     ran = {line.split(":")[0].split()[0] for line in changed.out.splitlines() if ": computed" in line}
-    moments = {"chains", "null", "significance", "reliability", "decodability"}
+    moments = {"glance", "chains", "null", "significance", "reliability", "decodability"}
     assert ran == {*moments, "effectiveness", "substitution", "images", "figures", "report"}
 
 
