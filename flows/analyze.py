@@ -13,7 +13,7 @@ from flows.job import Job
 from flows.recipes import Node, Recipe, Submit, notes, whole_run
 from flows.results import network_results
 from flows.running.preflight import check, numerics_for
-from flows.running.submitting import finished, has_computed, settled, submitter
+from flows.running.submitting import finished, has_computed, is_there, settled, submitter
 from flows.showing import show_analysis
 from tasks.env import Env, opened
 from tasks.progress import tell_early
@@ -29,7 +29,7 @@ def stages(submit: Submit, spec: RunSpec) -> Recipe:
 def run_analysis(spec: RunSpec, env: Env) -> dict[str, Any]:
     """The body of the flow; whatever the store holds is not computed again."""
     began, submit, place = time.monotonic(), submitter(env), opened(env)
-    recipe = stages(submit, spec)
+    recipe = whole_run(submit, spec, numerics_for(spec), glanced=is_glanced(spec, place))
 
     def found(of: Recipe) -> dict[str, Any]:
         refs = {name: results_of(nodes) for name, nodes in of.networks.items()}
@@ -42,11 +42,26 @@ def run_analysis(spec: RunSpec, env: Env) -> dict[str, Any]:
         if done and has_computed(submit, recipe.report):
             tell_early(env, name, results() | {"seconds": round(time.monotonic() - began, 2)})
 
-    tell("glance", [*recipe.glance.values()], lambda: glanced(spec, place, results_of(recipe.glance), submit.counts()))
+    if recipe.glance:
+        tell(
+            "glance",
+            [*recipe.glance.values()],
+            lambda: glanced(spec, place, results_of(recipe.glance), submit.counts()),
+        )
     if (first := recipe.first) is not None:
         tell("first", [first.report], lambda: found(first))
     settled(submit.futures)
     return found(recipe)
+
+
+def is_glanced(spec: RunSpec, place: Store) -> bool:
+    """Whether a run begins with a glance: not where all but that is there, as of a sweep's point, or none can be written."""
+    numerics = numerics_for(spec)
+    with_it, without = (
+        is_there(lambda find, glanced=glanced: whole_run(find, spec, numerics, glanced), place.root)  # type: ignore[misc]
+        for glanced in (True, False)
+    )
+    return with_it or (place.can_be_written and not without)
 
 
 def results_of(nodes: Mapping[str, Node | None]) -> dict[str, ArtifactRef | None]:

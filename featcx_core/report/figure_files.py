@@ -54,7 +54,8 @@ def png(figure: Figure, few_colours: bool) -> bytes:
     """The figure as an opaque PNG; one of lines and letters in the 256 colours that fit it best, at a third of the size."""
     figure.set_dpi(PNG_DPI)
     canvas, out = FigureCanvasAgg(figure), BytesIO()
-    canvas.draw()
+    with _ONE_BY_ONE:
+        canvas.draw()
     pixels = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")
     if few_colours:
         pixels = pixels.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
@@ -83,7 +84,7 @@ def darkened(light: bytes) -> bytes | None:
     )
 
 
-_SALT = threading.Lock()
+_ONE_BY_ONE = threading.Lock()  # matplotlib sets formulas with one parser a process, which threads would disturb
 SVG: Any = {"svg.hashsalt": "featcx", "svg.fonttype": "path"}
 
 
@@ -91,7 +92,7 @@ def svg(figure: Figure) -> bytes:
     """The figure as SVG without date, version or outside address."""
     out, metadata = BytesIO(), {"Date": None, "Creator": None, "Format": None, "Type": None}
     # Ids are random unless salted, and the salt is read from rcParams alone.
-    with _SALT:
+    with _ONE_BY_ONE:
         kept = {key: matplotlib.rcParams[key] for key in SVG}
         try:
             matplotlib.rcParams.update(SVG)

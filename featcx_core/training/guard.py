@@ -103,7 +103,8 @@ class Guard:
         if self.recomputes:
             raise InputError(
                 f"The memory is too small for steps of {batch} images, even with activations computed again on the way "
-                f"back; set the schedule's batch to {max(1, batch // 2)} or less."
+                f"back; set the schedule's batch to {max(1, batch // 2)} or less, "
+                "or, on a GPU that trainings share, runtime.per_gpu to 1."
             ) from error
         self.recomputes = True
         self.memory.enter_context(recomputing(self.own[0]))

@@ -33,11 +33,6 @@ LEGEND = (
 )
 
 
-EARLIEST = (
-    "reliability, decodability, effectiveness, over-fitting, and which orders are resolved: draw nothing from them yet"
-)
-
-
 @contextlib.contextmanager
 def live_display(
     env: Env, stages: int, console: Console, show_early: ShowEarly = lambda results: None
@@ -163,7 +158,17 @@ def show_run(console: Console, results: dict[str, Any], report: str) -> None:
         f"{results['seconds']:.0f} s.",
         highlight=False,
     )
-    console.print(f"{report}: {results['report'] or EARLIEST}", highlight=False, soft_wrap=True)
+    console.print(f"{report}: {results['report'] or to_come(results['spec'])}", highlight=False, soft_wrap=True)
+
+
+def to_come(spec: dict[str, Any]) -> str:
+    """What a first table does not tell yet, by the run's settings."""
+    settings, names = spec["disentangler"], ["effectiveness", "over-fitting"]
+    if spec["reliability"]["enabled"]:
+        names += ["reliability", "decodability"]
+    if settings["continuation"] and settings["chains"] > 1 and len(settings["blocks"]) > 1:
+        names += ["which orders are resolved: draw nothing from them yet"]
+    return f"{', '.join(names[:-1])}, and {names[-1]}"
 
 
 def sweep_table(results: dict[str, Any]) -> Table:

@@ -173,8 +173,8 @@ class Rates:
                 if time.monotonic() < end:
                     self._time(step, device, end)
             self.products = self.products or products_rate(device)
-            # A GPU is leased whole; what another program takes is no slowdown of ours.
-            free = self.kind == "cpu" and places > 1 and busy_cores() < 0.2
+            # What another program takes is no slowdown of ours: two cores are to be free.
+            free = self.kind == "cpu" and places > 1 and busy_cores() < (os.cpu_count() or 1) - 2 + 0.2
             if self.beside is None and free and (small := self._quick(wanted)) is not None:
                 self.beside = slowdown(small, device, self.threads, EACH)
         self.met |= set(map(label, wanted))

@@ -218,17 +218,23 @@ def plan(
     if teraflops is not None:
         return estimated(stages, Rates.taken_for_granted(teraflops), devices or 1)
     rates, here = rates_here(spec)
+    count = count_of(here)
     if anew:
         rates = Rates(rates.device, rates.kind, rates.threads, path=rates.path)
     todo = [work for s in stages if s.state != "hit" for work in s.load.work]
-    rates.calibrate(todo, here[0], len(here))
-    return estimated(stages, rates, devices or len(here))
+    rates.calibrate(todo, here[0], count)
+    return estimated(stages, rates, devices or count)
 
 
 def estimate(job: Job[S], spec: S, store: Path) -> float | None:
     """Seconds that a flow takes by what was timed on this device before; None where nothing was."""
     rates, here = rates_here(spec)
-    return estimated(looked_at(job, spec, store), rates, len(here)).seconds if rates.known else None
+    return estimated(looked_at(job, spec, store), rates, count_of(here)).seconds if rates.known else None
+
+
+def count_of(places: list[str]) -> int:
+    """Devices that compute as fast as one alone: each core, but a GPU once, since trainings that share it slow each other."""
+    return len(places) if places[0] == "cpu" else len(set(places))
 
 
 def rates_here(spec: Placed) -> tuple[Rates, list[str]]:

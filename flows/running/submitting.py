@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -150,6 +150,15 @@ class Reader:
         return {"run": 0, "cached": len({f.ref.path for f in self.futures if f.label.startswith(scope)})}
 
 
+def is_there(stages: Callable[[Reader], object], store: Path) -> bool:
+    """Whether a store holds all of a recipe."""
+    try:
+        stages(Reader(Env(store=str(store), run="")))
+    except InputError:
+        return False
+    return True
+
+
 def _futures(value: Any) -> Iterator[PrefectFuture[ArtifactRef]]:
     if isinstance(value, PrefectFuture):
         yield value
@@ -166,12 +175,17 @@ def finished(futures: Sequence[PrefectFuture[ArtifactRef]]) -> None:
 
 
 def has_computed(submit: Submitter | Reader, last: PrefectFuture[ArtifactRef]) -> bool:
-    """Whether the run has had to compute anything, as soon as that is known: at the latest when its last stage is done."""
+    """Whether the run has had to compute anything, as soon as that is known: at the latest when its last stage has ended.
+
+    A last stage that never ran, since an input of it failed, has no final state: Prefect calls it not ready.
+    """
     pace = 0.2  # seconds between two questions, which a server is asked
     while not submit.counts()["run"]:
-        with contextlib.suppress(UpstreamTaskError):
+        try:
             last.wait(timeout=pace)
-        if last.state.is_final():
+        except UpstreamTaskError:
+            return False
+        if last.state.is_final() or last.state.name == "NotReady":
             return False
         pace = min(2 * pace, 5.0)
     return True

@@ -9,12 +9,13 @@ import time
 from pathlib import Path
 
 from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from featcx_core.specs import RunSpec
 from featcx_core.store.artifacts import ArtifactRef
 from flows.running.embedded import PrefectServer, prepare_environment, reporting_to
 from flows.running.processes import ProcessPool
-from flows.running.submitting import Submitter, finished, new_env, settled
+from flows.running.submitting import Submitter, finished, has_computed, new_env, settled
 from tasks.engine import Work, stage
 
 
@@ -60,14 +61,19 @@ def failing(spec: RunSpec, store: str) -> list[str]:
         settled(submit.futures)
     except RuntimeError as error:
         told.append(str(error))
-    return told
+    return [*told, str(has_computed(submit, third))]
 
 
 def main_failing(store: str) -> None:
-    """Prints what the failing flow told."""
+    """Prints what the failing flow told: with a pool of processes, and with threads once more."""
     prepare_environment(debug=False)
     with PrefectServer() as server, reporting_to(server.url()):
-        print(json.dumps(failing.with_options(task_runner=ProcessPool(max_workers=2))(RunSpec(), store)))
+        runners = ProcessPool(max_workers=2), ThreadPoolTaskRunner(max_workers=10)
+        print(
+            json.dumps(
+                [failing.with_options(task_runner=runner)(RunSpec(), store) for runner in (*runners, runners[0])]
+            )
+        )
 
 
 def main(store: str) -> None:

@@ -45,14 +45,19 @@ def test_chains_run_side_by_side_in_forked_processes(tmp_path: Path) -> None:
 
 
 def test_of_a_chain_that_breaks_the_first_failure_is_told(tmp_path: Path) -> None:
-    """Stages that only waited for it never run, and what stands beside it does."""
+    """Stages that only waited for it never run, and what stands beside it does; whether anything was computed is known too.
+
+    Once more, when all else is Cached, nothing was: the last stage never ran, and never will have ended.
+    """
     script = f"from tests.flows.running.chained_stages import main_failing; main_failing({str(tmp_path / 'store')!r})"
     command = [sys.executable, "-c", script]
     own = clean_environment() | QUIET
-    done = subprocess.run(command, capture_output=True, text=True, env=own, cwd=ROOT, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=own, cwd=ROOT, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     cause = "RuntimeError('the chain broke')"
-    assert json.loads(done.stdout.splitlines()[-1]) == [cause, cause, cause, "None", "the chain broke"]
+    fresh, *again = json.loads(done.stdout.splitlines()[-1])
+    assert fresh == [cause, cause, cause, "None", "the chain broke", "True"]
+    assert again == [[*fresh[:-1], "False"]] * 2
     assert [path.parent.parent.name for path in (tmp_path / "store").glob("*/*/manifest.json")] == ["link"]
 
 
