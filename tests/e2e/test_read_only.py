@@ -11,8 +11,9 @@ import pytest
 from featcx_core.errors import InputError
 from flows.analyze import analyze
 from flows.asked import Asked
-from flows.running.preflight import check_store
-from flows.running.submitting import new_env
+from flows.recipes import whole_run
+from flows.running.preflight import check_store, numerics_for
+from flows.running.submitting import Reader, new_env
 from tests.e2e.conftest import Finished
 
 
@@ -42,3 +43,13 @@ def test_a_read_only_store_serves_hits_and_refuses_the_rest(
     with pytest.raises(InputError, match=r"cannot be written, and target resnet8 n=200 is not in it; make it writable"):
         analyze.within(other, new_env(other, store), "another")
     assert listing(store) == there
+    # As of a sweep's point, and of what a pruning leaves: all is there but the first table's own significance.
+    glance = whole_run(Reader(new_env(spec, store)), spec, numerics_for(spec)).glance["significance"].result()
+    place, hidden = store / glance.path, store.parent / "hidden"
+    place.rename(hidden)
+    try:
+        again = analyze.within(spec, new_env(spec, store), "without a glance")
+    finally:
+        hidden.rename(place)
+    assert again["orders"] == first.json["orders"]
+    assert again["stages"] == {"run": 0, "cached": first.json["stages"]["run"] - 2}
