@@ -57,11 +57,11 @@ def run_analysis(spec: RunSpec, env: Env) -> dict[str, Any]:
 def is_glanced(spec: RunSpec, place: Store) -> bool:
     """Whether a run begins with a glance: not where all but that is there, as of a sweep's point, or none can be written."""
     numerics = numerics_for(spec)
-    with_it, without = (
-        is_there(lambda find, glanced=glanced: whole_run(find, spec, numerics, glanced), place.root)  # type: ignore[misc]
-        for glanced in (True, False)
-    )
-    return with_it or (place.can_be_written and not without)
+
+    def there(glanced: bool) -> bool:
+        return is_there(lambda find: whole_run(find, spec, numerics, glanced), place.root)
+
+    return there(glanced=True) or (place.can_be_written and not there(glanced=False))
 
 
 def results_of(nodes: Mapping[str, Node | None]) -> dict[str, ArtifactRef | None]:
